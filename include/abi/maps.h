@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Keys and values of the maps that BPF programs and user space share, with their limits. All are pinned per
+ * node and outlive the agent; a change of a layout needs a new WR_ABI_VERSION. Addresses are 16 bytes, IPv4
+ * as v4-mapped IPv6. Included by bpf/ after vmlinux.h, by user space after <linux/types.h>.
+ */
+#pragma once
+
+/* Numbers 1..511; 0 is no pod. */
+#define CAPTURE_MAX_PODS 512
+#define CAPTURE_MAX_MESH_RANGES 256
+/* VIPs and un-enrolled pod addresses together. */
+#define CAPTURE_MAX_DESTINATIONS 65536
+#define CAPTURE_MAX_EXCLUDED_PORTS 128
+/* Interfaces of one pod that get programs. */
+#define CAPTURE_MAX_INTERFACES 16
+/* Room for reasons in one counter row; more than enum wr_reason has, so that appended codes keep the layout.
+ */
+#define WR_COUNT_SLOTS 96
+
+struct wr_addr {
+	__u8 b[16];
+};
+
+/* Read-only data of a pod's programs, written by the loader. */
+struct wr_pod_constants {
+	__u32 number;
+	__u32 tw_rcv_nxt; /* offset of what a TIME_WAIT socket expects next, in struct sock_common */
+};
+
+/* wr_podcfg: array by pod number. */
+enum wr_pod_mode {
+	WR_POD_OFF,	 /* everything passes: being attached, or detached */
+	WR_POD_ENROLLED, /* capture, fail closed */
+	WR_POD_DRAINING, /* new connections pass, captured ones go on */
+};
+#define WR_POD_OPEN 1u /* flags: new connections pass while no agent listens */
+struct wr_pod_config {
+	__u32 mode;
+	__u32 flags;
+};
+
+/* wr_sock: sk_storage by socket, cloned to accepted children. Only the agent (by descriptor) and our programs
+ * write it. */
+enum wr_sock_kind {
+	WR_SOCK_NONE,
+	WR_SOCK_APP_CAPTURED, /* app's end of a captured outbound connection */
+	WR_SOCK_APP_INBOUND,  /* app's end of a connection that the agent made to it */
+	WR_SOCK_APP_BYPASS,   /* app's connection that is not captured: decided once */
+	WR_SOCK_LISTEN_OUT,   /* 15001 and its children */
+	WR_SOCK_LISTEN_IN,    /* 15006 and its children */
+	WR_SOCK_LISTEN_HBONE, /* 15008 and its children */
+	WR_SOCK_TUNNEL,	      /* agent's dial to another pod */
+	WR_SOCK_TO_APP,	      /* agent's dial to the pod's own app */
+};
+struct wr_sock {
+	__u32 kind;
+};
+
+/* wr_mesh: LPM trie. */
+struct wr_mesh_key {
+	__u32 prefixlen; /* of the 16 bytes */
+	struct wr_addr addr;
+};
+
+/* wr_dest: hash by address. */
+#define WR_DEST_VIP 1u	      /* a Service's: captured even outside the mesh ranges */
+#define WR_DEST_UNENROLLED 2u /* a pod outside the mesh: never captured */
+
+/* wr_count: per-CPU hash by pod number. */
+struct wr_count {
+	__u64 n[WR_COUNT_SLOTS];
+};
+
+/* wr_hint: per-CPU, from pod_lo to app_socket, which runs next for the same packet: an ACK that the agent
+ * sends the app. */
+struct wr_hint {
+	struct wr_addr remote;
+	__u16 remote_port; /* host order, both */
+	__u16 local_port;
+	__u32 pod; /* number; 0: no hint */
+};
+
+/* wr_podrec: hash by pod number; what a later agent or warrenctl needs to find and undo a pod. User space
+ * only. */
+#define WR_MADE_RULE4 1u
+#define WR_MADE_RULE6 2u
+#define WR_MADE_ROUTE4 4u
+#define WR_MADE_ROUTE6 8u
+#define WR_MADE_ACCEPT_LOCAL 16u
+#define WR_MADE_SRC_VALID_MARK 32u
+struct wr_pod_record {
+	__u64 netns_dev, netns_ino, netns_cookie;
+	__u32 made;			      /* WR_MADE_* */
+	__u32 clsact[CAPTURE_MAX_INTERFACES]; /* ifindexes whose clsact qdisc is ours; 0: free */
+	char uid[256];
+	char namespace_[64];
+	char name[256];
+	char netns_path[256];
+};
