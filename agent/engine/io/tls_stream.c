@@ -1,0 +1,333 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * TLS over a socket through a BIO of our own: reads go straight into OpenSSL's read-ahead buffer, writes gather.
+ * Plaintext enters and leaves by proxy/tunnel.c; ciphertext by recv and send here.
+ */
+#include "engine/io/tls_stream.h"
+#include "engine/base/limits.h"
+
+#include <errno.h>
+#include <openssl/bio.h>
+#include <openssl/err.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define STAGE_BYTES 16384
+/* Pieces from this size on are encrypted where they lie; smaller ones are joined first. */
+#define STAGE_PIECE_MAX 4096
+
+/* One per thread: only one stream is between begin and end at a time. */
+struct gather {
+	struct tls_stream *owner;
+	size_t len, stage_len;
+	uint8_t stage[STAGE_BYTES];
+	uint8_t bytes[LIMIT_GATHER_BYTES];
+};
+
+static __thread struct gather *gather;
+static BIO_METHOD *bio_method;
+static pthread_once_t bio_once = PTHREAD_ONCE_INIT;
+
+/* send until all is gone or the socket is full; returns bytes sent, errors go to t->error. */
+static size_t send_some(struct tls_stream *t, const uint8_t *data, size_t len)
+{
+	size_t done = 0;
+
+	while (done < len && !t->error) {
+		ssize_t n = send(t->fd, data + done, len - done, MSG_NOSIGNAL);
+
+		if (n >= 0)
+			done += (size_t)n;
+		else if (errno == EAGAIN)
+			break;
+		else if (errno != EINTR)
+			t->error = -errno;
+	}
+	t->bytes_out += done;
+	return done;
+}
+
+static int pending_append(struct tls_stream *t, const uint8_t *data, size_t len)
+{
+	size_t keep = t->pending_len - t->pending_off;
+	uint8_t *p;
+
+	if (!len)
+		return 0;
+	if (t->pending_off && keep)
+		memmove(t->pending, t->pending + t->pending_off, keep);
+	t->pending_off = 0;
+	t->pending_len = keep;
+	p = realloc(t->pending, keep + len);
+	if (!p) {
+		t->error = -ENOMEM;
+		return -ENOMEM;
+	}
+	memcpy(p + keep, data, len);
+	t->pending = p;
+	t->pending_len = keep + len;
+	return 0;
+}
+
+static void gather_send(struct tls_stream *t)
+{
+	size_t sent = tls_stream_blocked(t) ? 0 : send_some(t, gather->bytes, gather->len);
+
+	if (!t->error)
+		pending_append(t, gather->bytes + sent, gather->len - sent);
+	gather->len = 0;
+}
+
+static int bio_write(BIO *bio, const char *data, int len)
+{
+	struct tls_stream *t = BIO_get_data(bio);
+
+	if (t->error)
+		return -1;
+	if (gather && gather->owner == t) {
+		if (gather->len + (size_t)len > sizeof(gather->bytes))
+			gather_send(t);
+		memcpy(gather->bytes + gather->len, data, (size_t)len);
+		gather->len += (size_t)len;
+		return len;
+	}
+	/* Handshake, alerts and key updates come outside a round. */
+	return pending_append(t, (const uint8_t *)data, (size_t)len) ? -1 : len;
+}
+
+static int bio_read(BIO *bio, char *buf, int len)
+{
+	struct tls_stream *t = BIO_get_data(bio);
+	ssize_t n;
+
+	BIO_clear_retry_flags(bio);
+	if (t->drained) {
+		BIO_set_retry_read(bio);
+		return -1;
+	}
+	do
+		n = recv(t->fd, buf, (size_t)len, 0);
+	while (n < 0 && errno == EINTR);
+	if (n > 0) {
+		t->bytes_in += (uint64_t)n;
+		t->drained = n < len;
+		return (int)n;
+	}
+	if (!n) {
+		t->eof = true;
+		return 0;
+	}
+	if (errno == EAGAIN) {
+		t->drained = true;
+		BIO_set_retry_read(bio);
+	} else {
+		t->error = -errno;
+	}
+	return -1;
+}
+
+static long bio_ctrl(BIO *bio, int cmd, long num, void *ptr)
+{
+	(void)num;
+	(void)ptr;
+	if (cmd == BIO_CTRL_EOF)
+		return ((struct tls_stream *)BIO_get_data(bio))->eof;
+	return cmd == BIO_CTRL_FLUSH;
+}
+
+static void bio_method_make(void)
+{
+	bio_method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "gathering socket");
+	if (!bio_method)
+		return;
+	BIO_meth_set_write(bio_method, bio_write);
+	BIO_meth_set_read(bio_method, bio_read);
+	BIO_meth_set_ctrl(bio_method, bio_ctrl);
+}
+
+int tls_stream_init(struct tls_stream *t, SSL *ssl, int fd)
+{
+	BIO *bio;
+
+	*t = (struct tls_stream){.ssl = ssl, .fd = fd};
+	pthread_once(&bio_once, bio_method_make);
+	bio = bio_method ? BIO_new(bio_method) : NULL;
+	if (!bio) {
+		SSL_free(ssl);
+		t->ssl = NULL;
+		return -ENOMEM;
+	}
+	BIO_set_data(bio, t);
+	BIO_set_init(bio, 1);
+	SSL_set_bio(ssl, bio, bio);
+	SSL_clear_mode(ssl, SSL_MODE_ENABLE_PARTIAL_WRITE);
+	return 0;
+}
+
+void tls_stream_done(struct tls_stream *t)
+{
+	if (gather && gather->owner == t)
+		gather->owner = NULL;
+	SSL_free(t->ssl);
+	free(t->pending);
+	*t = (struct tls_stream){.fd = -1};
+}
+
+void tls_stream_thread_done(void)
+{
+	free(gather);
+	gather = NULL;
+}
+
+int tls_stream_flush(struct tls_stream *t)
+{
+	if (tls_stream_blocked(t))
+		t->pending_off += send_some(t, t->pending + t->pending_off, t->pending_len - t->pending_off);
+	if (t->error)
+		return t->error;
+	if (tls_stream_blocked(t))
+		return -EAGAIN;
+	free(t->pending);
+	t->pending = NULL;
+	t->pending_len = t->pending_off = 0;
+	return 0;
+}
+
+int tls_stream_handshake(struct tls_stream *t)
+{
+	int r;
+
+	ERR_clear_error();
+	r = SSL_do_handshake(t->ssl);
+	int err = r == 1 ? SSL_ERROR_NONE : SSL_get_error(t->ssl, r);
+	/* The reason is for the caller to read; an alert may wait to be sent. */
+	int f = tls_stream_flush(t);
+
+	if (r == 1)
+		return f == -EAGAIN ? 1 : (f ? f : 1);
+	if (err == SSL_ERROR_WANT_READ || err == SSL_ERROR_WANT_WRITE)
+		return f == -EAGAIN ? 0 : f;
+	if (err == SSL_ERROR_SSL)
+		return -EPROTO;
+	return t->error ? t->error : -ECONNRESET;
+}
+
+ssize_t tls_stream_read(struct tls_stream *t, uint8_t *buf, size_t size)
+{
+	size_t got = 0;
+
+	while (got < size) {
+		int n = SSL_read(t->ssl, buf + got, (int)(size - got));
+
+		if (n > 0) {
+			got += (size_t)n;
+			continue;
+		}
+		/* What was read first is handed over; the error comes back at the next call. */
+		if (got)
+			break;
+		switch (SSL_get_error(t->ssl, n)) {
+		case SSL_ERROR_WANT_READ:
+		case SSL_ERROR_WANT_WRITE:
+			return 0;
+		case SSL_ERROR_ZERO_RETURN:
+			t->eof = true;
+			return -EPIPE;
+		case SSL_ERROR_SSL:
+			if (t->eof) {
+				ERR_clear_error();
+				return -EPIPE;
+			}
+			return -EPROTO;
+		default:
+			ERR_clear_error();
+			return t->error ? t->error : -EPIPE;
+		}
+	}
+	return (ssize_t)got;
+}
+
+void tls_stream_begin(struct tls_stream *t)
+{
+	if (!gather) {
+		gather = malloc(sizeof(*gather));
+		if (!gather) {
+			t->error = -ENOMEM;
+			return;
+		}
+	}
+	gather->owner = t;
+	gather->len = gather->stage_len = 0;
+}
+
+static int encrypt(struct tls_stream *t, const uint8_t *data, size_t len)
+{
+	while (len) {
+		int n = SSL_write(t->ssl, data, (int)len);
+
+		if (n <= 0) {
+			ERR_clear_error();
+			return t->error ? t->error : -EPROTO;
+		}
+		data += n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
+static int stage_flush(struct tls_stream *t)
+{
+	size_t len = gather->stage_len;
+
+	gather->stage_len = 0;
+	return encrypt(t, gather->stage, len);
+}
+
+int tls_stream_write(struct tls_stream *t, const uint8_t *data, size_t len)
+{
+	int r;
+
+	if (t->error)
+		return t->error;
+	if (len >= STAGE_PIECE_MAX || gather->stage_len + len > STAGE_BYTES) {
+		r = stage_flush(t);
+		if (r < 0)
+			return r;
+	}
+	if (len >= STAGE_PIECE_MAX)
+		return encrypt(t, data, len);
+	memcpy(gather->stage + gather->stage_len, data, len);
+	gather->stage_len += len;
+	return 0;
+}
+
+size_t tls_stream_gathered(const struct tls_stream *t)
+{
+	return t->error ? 0 : gather->len + gather->stage_len;
+}
+
+int tls_stream_end(struct tls_stream *t)
+{
+	int r;
+
+	if (t->error)
+		return t->error;
+	r = stage_flush(t);
+	if (r == 0)
+		gather_send(t);
+	gather->owner = NULL;
+	if (r < 0)
+		return r;
+	return t->error ? t->error : tls_stream_blocked(t) ? -EAGAIN : 0;
+}
+
+void tls_stream_close_notify(struct tls_stream *t)
+{
+	if (t->error || !SSL_is_init_finished(t->ssl))
+		return;
+	(void)SSL_shutdown(t->ssl);
+	ERR_clear_error();
+	(void)tls_stream_flush(t);
+}

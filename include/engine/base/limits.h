@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Every limit of the data path in one place, each with what stands behind it. No implementation file. */
+#pragma once
+
+/* One DATA frame's payload and the scratch it is read into: with its 9-byte header four full TLS records. */
+#define LIMIT_FRAME_PAYLOAD (4 * 16384 - 9)
+/* Plaintext decrypted before it is parsed; one round of one tunnel. */
+#define LIMIT_PLAINTEXT_BYTES (128 * 1024)
+/* Ciphertext gathered into one write. */
+#define LIMIT_GATHER_BYTES (256 * 1024)
+/* Bytes one tunnel may send before the other events of its worker are looked at. */
+#define LIMIT_FLUSH_BYTES (1024 * 1024)
+/* Bytes one plain relay may move before others get their turn. */
+#define LIMIT_RELAY_ROUND_BYTES (512 * 1024)
+/* Connections accepted from one listener per event: then the other sockets get their turn. */
+#define LIMIT_ACCEPT_BATCH 64
+/* Pause after EMFILE/ENFILE/ENOMEM on accept (counter limit_descriptors). */
+#define LIMIT_ACCEPT_BACKOFF_MS 100
+/* Descriptors kept free for dials, certificates, admin: connections beyond are reset (counter limit_connections). */
+#define LIMIT_RESERVED_FDS 256
+/* Unfinished inbound handshakes per pod and worker; more are closed (counter limit_handshakes). */
+#define LIMIT_HANDSHAKES 1024
+/* Deadline of an inbound TLS handshake together with SETTINGS, and of an app's accept. */
+#define LIMIT_HANDSHAKE_MS 10000
+#define LIMIT_APP_CONNECT_MS 10000
+
+/* HTTP/2 (RFC 9113): what we announce and accept. */
+#define LIMIT_STREAMS_PER_TUNNEL 1000
+#define LIMIT_STREAMS_BEFORE_SETTINGS 100
+#define LIMIT_STREAM_WINDOW_START (256 * 1024)
+#define LIMIT_STREAM_WINDOW_MAX (4 * 1024 * 1024)
+#define LIMIT_CONNECTION_WINDOW (16 * 1024 * 1024)
+#define LIMIT_MAX_FRAME_SIZE (1024 * 1024)
+#define LIMIT_HEADER_LIST (16 * 1024)
+#define LIMIT_HEADER_VALUE 1024
+/* PING after this much silence, and the tunnel is given up without an answer in twice that. */
+#define LIMIT_PING_MS 10000
+#define LIMIT_PING_TIMEOUT_MS 20000
+/* A pooled tunnel without streams is closed after this. */
+#define LIMIT_POOL_IDLE_MS 300000
+/* First pause before a refused next hop is tried again; doubled up to the maximum. */
+#define LIMIT_RETRY_FIRST_MS 20
+#define LIMIT_RETRY_MAX_MS 250
+/* Unsent bytes in the kernel's queue of a tunnel: beyond, the apps wait instead of the queue growing. */
+#define LIMIT_NOTSENT_BYTES (512 * 1024)
+/* Source ports tried first for inbound dials: outside the usual ip_local_port_range, so the caller does not use them. */
+#define LIMIT_SOURCE_PORT_FIRST 61000
+#define LIMIT_SOURCE_PORT_LAST 65535
+#define LIMIT_SOURCE_PORT_TRIES 8
+/* Sockets made ahead in a pod's namespace with one switch of namespaces, at most. */
+#define LIMIT_SOCKET_BATCH 16

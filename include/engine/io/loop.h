@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Event loop of one thread: epoll watches, timers, deferred tasks and messages from other threads.
+ * One round is: epoll_wait, the callbacks of all ready descriptors, due timers, then the tasks
+ * deferred so far; what a task defers comes in the next round, which then does not wait.
+ * Protocol code defers its flush, so that the events of one round end in one write per connection.
+ * All functions but loop_post and loop_stop are for the loop's own thread (or before it runs).
+ */
+#pragma once
+#include "engine/base/list.h"
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+
+struct loop;
+
+/* A watched descriptor, embedded in its owner. `events` are epoll bits; the owner may be freed inside its callback
+ * after loop_watch_del. */
+struct watch {
+	void (*fn)(struct watch *w, uint32_t events);
+	int fd;
+	uint32_t events;
+	bool added;
+};
+
+struct timer {
+	void (*fn)(struct timer *t);
+	uint64_t due_ms;
+	uint32_t heap_index; /* 0: not armed */
+};
+
+/* Runs once at the end of the present round. */
+struct task {
+	void (*fn)(struct task *t);
+	struct list node;
+};
+
+/* A message from any thread; runs on the loop's thread. The callee owns the message after fn is called. */
+struct loop_msg {
+	void (*fn)(struct loop_msg *m);
+	struct loop_msg *next;
+};
+
+int loop_new(struct loop **ret);
+struct loop *loop_free(struct loop *l);
+/* Runs until loop_stop. Returns 0 or a negative errno from epoll. */
+int loop_run(struct loop *l);
+void loop_stop(struct loop *l);
+/* Milliseconds of CLOCK_MONOTONIC as of the start of this round: for deadlines; cheaper than clock_now_ms. */
+uint64_t loop_now_ms(const struct loop *l);
+/* The loop that runs on this thread, NULL if none. */
+struct loop *loop_current(void);
+
+/* Starts watching; w->fn must be set. 0 or -errno of epoll_ctl. */
+int loop_watch_add(struct loop *l, struct watch *w, int fd, uint32_t events);
+int loop_watch_mod(struct loop *l, struct watch *w, uint32_t events);
+/* Stops watching; harmless if not added. Events already fetched for this watch in the present round are dropped. */
+void loop_watch_del(struct loop *l, struct watch *w);
+/* The same for a descriptor that is closed right after and has no duplicate: the kernel then drops it from epoll itself,
+ * which spares the system call. */
+void loop_watch_forget(struct loop *l, struct watch *w);
+
+void loop_timer_set(struct loop *l, struct timer *t, uint64_t after_ms);
+void loop_timer_cancel(struct loop *l, struct timer *t);
+static inline bool timer_armed(const struct timer *t)
+{
+	return t->heap_index != 0;
+}
+
+void task_init(struct task *t, void (*fn)(struct task *t));
+/* Queues the task for the end of this round; again while queued: no effect. */
+void loop_defer(struct loop *l, struct task *t);
+void task_cancel(struct task *t);
+
+/* From any thread: hands the message over and wakes the loop. Never fails. */
+void loop_post(struct loop *l, struct loop_msg *m);
+/* Share of the last second that this loop's thread spent working, in percent. */
+unsigned loop_busy_percent(const struct loop *l);

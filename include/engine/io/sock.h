@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Socket plumbing of the data path: sockets made inside a pod's namespace, options, abortive close. */
+#pragma once
+#include "engine/base/addr.h"
+#include "engine/base/limits.h"
+
+/* Sockets of one family made ahead in one network namespace, so that switching to it is paid once per batch. */
+struct sock_cache {
+	int netns_fd; /* borrowed */
+	int fds[LIMIT_SOCKET_BATCH];
+	unsigned n, batch; /* batch: how many are made at the next switch; doubles while they are used up quickly */
+	uint64_t refilled_ms;
+};
+
+/* A non-blocking TCP socket of the given family (one cache, one family) of the namespace; the calling thread must
+ * be in `home_netns_fd` and is again afterwards. A descriptor, or -errno. */
+int sock_cache_take(struct sock_cache *c, int home_netns_fd, int family, uint64_t now_ms);
+void sock_cache_done(struct sock_cache *c);
+
+/* Closes with RST instead of FIN. Accepts -1. */
+void sock_close_reset(int fd);
+/* SO_KEEPALIVE with the mesh's values; inherited by accepted sockets. */
+void sock_keepalive(int fd);
+void sock_nodelay(int fd);
+void sock_notsent_lowat(int fd, unsigned bytes);
+/* Pending error of a socket as a negative errno, 0 if none. */
+int sock_error(int fd);
+int sock_local_addr(int fd, struct ip_port *ret);
