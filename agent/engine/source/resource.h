@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The Kubernetes resources Warren understands, decoded; and the table that holds each with its state. Private to source/. */
+#pragma once
+#include "engine/base/addr.h"
+#include "engine/base/table.h"
+#include <cjson/cJSON.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum resource_kind { KIND_NAMESPACE, KIND_POD, KIND_SERVICE, KIND_ENDPOINTSLICE, KIND_SERVICEACCOUNT, KIND_OTHER };
+enum resource_state { RESOURCE_APPLIED, RESOURCE_WARNED, RESOURCE_REFUSED, RESOURCE_IGNORED };
+
+/* Values below are borrowed from the resource's tree, which lives as long. */
+struct k8s_port {
+	uint16_t port;
+	const char *name; /* "" when unnamed */
+	uint16_t target;  /* 0: by name */
+	const char *target_name;
+};
+
+struct resource {
+	enum resource_kind kind;
+	enum resource_state state;
+	char *key; /* kind/namespace/name */
+	const char *kind_name, *namespace_, *name;
+	char *file;
+	int line;
+	char *reason;	/* refused, warned, ignored: why */
+	cJSON *tree;	/* in force; NULL when it never was valid */
+	bool seen;	/* by the present read */
+};
+
+struct resource *resource_free(struct resource *r);
+/* "<kind>/<namespace>/<name>", to be freed. */
+char *resource_key(const char *kind, const char *namespace_, const char *name);
+
+/* Checks a document and names what it is. 0 applied or warned (*ret_reason set when warned), -EINVAL refused, -ENOTSUP a
+ * kind that is not handled; *ret_reason is malloc'd, "field: what (line N)". */
+int decode_check(const cJSON *tree, enum resource_kind *ret_kind, char **ret_reason);
+
+/* Typed access for assemble.c, on checked trees. */
+const char *decode_string(const cJSON *o, const char *name, const char *fallback);
+const cJSON *decode_labels(const cJSON *tree);
+const char *decode_annotation(const cJSON *tree, const char *name);

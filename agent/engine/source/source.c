@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The source `dir:PATH`: a watched folder of manifests. A change is read whole a moment later, and goes to the model as
+ * one delta. A folder that cannot be read, or is suddenly empty, changes nothing and alarms. Called by agent/.
+ */
+#include "engine/source/source.h"
+#include "assemble.h"
+#include "engine/base/cleanup.h"
+#include "engine/base/log.h"
+#include "engine/io/loop.h"
+#include "store.h"
+#include "yaml.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/inotify.h>
+#include <sys/stat.h>
+
+/* A burst of events (an editor, a ConfigMap swap) is one read. */
+#define SETTLE_MS 30
+/* Looks at the folder itself now and then: a mount over it or its removal sends no event. */
+#define LOOK_MS 1000
+#define FILES_MAX 10000
+
+struct source {
+	struct source_config cfg;
+	char *path, *state_path;
+	struct loop *loop;
+	struct watch watch;
+	int watch_id;
+	struct timer settle, look;
+	struct store store;
+	struct assembly assembly;
+	dev_t dev;
+	ino_t ino;
+	bool read_once;
+	char *alarm;
+};
+
+static void set_alarm(struct source *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+static void set_alarm(struct source *s, const char *fmt, ...)
+{
+	char *text = NULL;
+	va_list ap;
+
+	va_start(ap, fmt);
+	if (vasprintf(&text, fmt, ap) < 0)
+		text = NULL;
+	va_end(ap);
+	if (text && (!s->alarm || strcmp(s->alarm, text)))
+		log_error("source", "ALARM: %s; the last configuration stays in force", text);
+	free(s->alarm);
+	s->alarm = text;
+}
+
+static void clear_alarm(struct source *s)
+{
+	if (s->alarm)
+		log_info("source", "%s is readable again", s->path);
+	free(s->alarm);
+	s->alarm = NULL;
+}
+
+/* --- reading --- */
+
+struct reading {
+	struct source *s;
+	const char *file;
+};
+
+static void document(void *arg, cJSON *tree, int line)
+{
+	struct reading *r = arg;
+
+	store_put(&r->s->store, r->file, line, tree);
+}
+
+static int slurp(int dir, const char *name, char **ret, size_t *ret_len)
+{
+	_cleanup_close_ int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	_cleanup_free_ char *text = NULL;
+	struct stat st;
+	size_t len = 0;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	if (!S_ISREG(st.st_mode))
+		return -EINVAL;
+	if (st.st_size > YAML_FILE_MAX)
+		return -EFBIG;
+	text = malloc((size_t)st.st_size + 1);
+	if (!text)
+		return -ENOMEM;
+	while (len < (size_t)st.st_size) {
+		ssize_t n = read(fd, text + len, (size_t)st.st_size - len);
+
+		if (n < 0)
+			return -errno;
+		if (!n)
+			break;
+		len += (size_t)n;
+	}
+	*ret = take_ptr(text);
+	*ret_len = len;
+	return 0;
+}
+
+static void read_file(struct source *s, int dir, const char *name)
+{
+	_cleanup_free_ char *text = NULL, *path = NULL;
+	struct reading r = {.s = s};
+	struct yaml_error error = {0};
+	size_t len = 0;
+	int e = slurp(dir, name, &text, &len);
+
+	if (asprintf(&path, "%s/%s", s->path, name) < 0)
+		return;
+	r.file = path;
+	if (e < 0) {
+		/* Deleted between listing and reading is a deletion. */
+		if (e != -ENOENT)
+			store_keep_file(&s->store, path, 0, e == -EFBIG ? "file is too large" : strerror(-e));
+		return;
+	}
+	if (yaml_parse(text, len, document, &r, &error) < 0)
+		store_keep_file(&s->store, path, error.line, error.reason);
+}
+
+static int is_manifest(const struct dirent *d)
+{
+	const char *dot = strrchr(d->d_name, '.');
+
+	return d->d_name[0] != '.' && dot && (!strcmp(dot, ".yaml") || !strcmp(dot, ".yml") || !strcmp(dot, ".json"));
+}
+
+/* 0 when the folder was read; an alarm is set otherwise. */
+static int read_folder(struct source *s)
+{
+	_cleanup_close_ int dir = open(s->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	struct dirent **names = NULL;
+	int n;
+
+	if (dir < 0) {
+		set_alarm(s, "%s cannot be read: %s", s->path, strerror(errno));
+		return -1;
+	}
+	n = scandirat(dir, ".", &names, is_manifest, alphasort);
+	if (n < 0) {
+		set_alarm(s, "%s cannot be listed: %s", s->path, strerror(errno));
+		return -1;
+	}
+	if ((n == 0 && store_count(&s->store)) || n > FILES_MAX) {
+		set_alarm(s, n ? "%s holds too many files" : "%s is empty all at once", s->path);
+		for (int i = 0; i < n; i++)
+			free(names[i]);
+		free(names);
+		return -1;
+	}
+	store_begin(&s->store);
+	for (int i = 0; i < n; i++) {
+		read_file(s, dir, names[i]->d_name);
+		free(names[i]);
+	}
+	free(names);
+	store_end(&s->store);
+	clear_alarm(s);
+	return 0;
+}
+
+static void publish(struct source *s, bool always)
+{
+	struct model_delta *d;
+
+	if (assemble(&s->assembly, &s->store, &d) < 0) {
+		log_error("source", "out of memory: the last configuration stays in force");
+		return;
+	}
+	if (always || d->n_workloads || d->n_services || d->n_removed_workloads || d->n_removed_services)
+		s->cfg.changed(s->cfg.arg, d);
+	model_delta_free(d);
+}
+
+static void reload(struct source *s)
+{
+	bool first = !s->read_once;
+	int e;
+
+	if (read_folder(s) == 0) {
+		s->read_once = true;
+	} else if (!first || !store_count(&s->store)) {
+		return;
+	} else {
+		/* The folder is unreadable at the start: what was last good is as complete as it gets. */
+		s->read_once = true;
+		s->store.changed = true;
+	}
+	if (!first && !s->store.changed)
+		return;
+	e = s->state_path && !s->alarm ? store_save(&s->store, s->state_path) : 0;
+	if (e < 0)
+		log_error("source", "%s: cannot keep the last good configuration: %s", s->state_path, strerror(-e));
+	publish(s, first);
+}
+
+/* --- watching --- */
+
+static void watch_folder(struct source *s)
+{
+	struct stat st;
+
+	if (s->watch_id >= 0)
+		(void)inotify_rm_watch(s->watch.fd, s->watch_id);
+	s->watch_id = inotify_add_watch(s->watch.fd, s->path,
+					IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_CREATE | IN_ATTRIB |
+						IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR);
+	if (!stat(s->path, &st)) {
+		s->dev = st.st_dev;
+		s->ino = st.st_ino;
+	}
+}
+
+static void events(struct watch *w, uint32_t mask)
+{
+	struct source *s = container_of(w, struct source, watch);
+	char buf[4096] __attribute__((aligned(__alignof__(struct inotify_event))));
+	bool relevant = false;
+	ssize_t n;
+
+	(void)mask;
+	while ((n = read(w->fd, buf, sizeof(buf))) > 0) {
+		for (char *p = buf; p < buf + n;) {
+			const struct inotify_event *ev = (const struct inotify_event *)(const void *)p;
+
+			/* A file just created is still being written: its close will be heard. A link is complete at once. */
+			if (ev->mask & IN_CREATE && !(ev->mask & IN_ISDIR) && ev->len) {
+				struct stat st;
+				char path[4096];
+
+				snprintf(path, sizeof(path), "%s/%s", s->path, ev->name);
+				relevant |= !lstat(path, &st) && (S_ISLNK(st.st_mode) || st.st_nlink > 1);
+			} else {
+				relevant = true;
+			}
+			p += sizeof(*ev) + ev->len;
+		}
+	}
+	if (relevant && !timer_armed(&s->settle))
+		loop_timer_set(s->loop, &s->settle, SETTLE_MS);
+}
+
+static void settled(struct timer *t)
+{
+	reload(container_of(t, struct source, settle));
+}
+
+static void look(struct timer *t)
+{
+	struct source *s = container_of(t, struct source, look);
+	struct stat st;
+
+	if (stat(s->path, &st) < 0 || st.st_dev != s->dev || st.st_ino != s->ino || s->alarm) {
+		watch_folder(s);
+		reload(s);
+	}
+	loop_timer_set(s->loop, &s->look, LOOK_MS);
+}
+
+/* --- life --- */
+
+int source_open(const struct source_config *cfg, struct loop *loop, struct source **ret, char **ret_error)
+{
+	struct source *s;
+	int fd;
+
+	*ret_error = NULL;
+	if (strncmp(cfg->spec, "dir:", 4) || !cfg->spec[4]) {
+		if (asprintf(ret_error, "--source: %s: only dir:PATH is supported", cfg->spec) < 0)
+			*ret_error = NULL;
+		return -EINVAL;
+	}
+	s = calloc(1, sizeof(*s));
+	if (!s)
+		return -ENOMEM;
+	s->cfg = *cfg;
+	s->loop = loop;
+	s->watch.fd = -1;
+	s->watch_id = -1;
+	s->watch.fn = events;
+	s->settle.fn = settled;
+	s->look.fn = look;
+	s->assembly.cfg = (struct assemble_config){cfg->node, cfg->cluster_id, cfg->network, cfg->cluster_domain,
+						   cfg->trust_domain};
+	s->path = strdup(cfg->spec + 4);
+	if (cfg->state_dir && asprintf(&s->state_path, "%s/resources.json", cfg->state_dir) < 0)
+		s->state_path = NULL;
+	fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
+	if (!s->path || fd < 0 || loop_watch_add(loop, &s->watch, fd, EPOLLIN) < 0) {
+		if (asprintf(ret_error, "cannot watch %s: %s", cfg->spec, strerror(errno)) < 0)
+			*ret_error = NULL;
+		source_free(s);
+		return -EIO;
+	}
+	if (s->state_path) {
+		int e = store_load(&s->store, s->state_path);
+
+		if (e < 0 && e != -ENOENT)
+			log_warn("source", "%s: cannot use the last good configuration: %s", s->state_path, strerror(-e));
+	}
+	watch_folder(s);
+	reload(s);
+	loop_timer_set(loop, &s->look, LOOK_MS);
+	*ret = s;
+	return 0;
+}
+
+struct source *source_free(struct source *s)
+{
+	if (!s)
+		return NULL;
+	if (s->watch.fd >= 0) {
+		int fd = s->watch.fd;
+
+		loop_watch_del(s->loop, &s->watch);
+		close(fd);
+	}
+	loop_timer_cancel(s->loop, &s->settle);
+	loop_timer_cancel(s->loop, &s->look);
+	assemble_done(&s->assembly);
+	store_done(&s->store);
+	free(s->path);
+	free(s->state_path);
+	free(s->alarm);
+	free(s);
+	return NULL;
+}
+
+int source_set_pod_addresses(struct source *s, const char *uid, const struct ip_addr *addrs, size_t n)
+{
+	int r = assemble_set_addresses(&s->assembly, uid, addrs, n);
+
+	if (r == 0 && s->read_once)
+		publish(s, false);
+	return r;
+}
+
+const char *source_alarm(const struct source *s)
+{
+	return s->alarm;
+}
+
+bool source_read(const struct source *s)
+{
+	return s->read_once;
+}
+
+struct cJSON *source_dump(struct source *s)
+{
+	cJSON *o = cJSON_CreateObject();
+
+	cJSON_AddStringToObject(o, "spec", s->cfg.spec);
+	cJSON_AddBoolToObject(o, "healthy", !s->alarm && s->read_once);
+	if (s->alarm)
+		cJSON_AddStringToObject(o, "alarm", s->alarm);
+	cJSON_AddItemToObject(o, "resources", store_dump(&s->store));
+	return o;
+}

@@ -1,0 +1,317 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The resources in force. Documents come in from dir.c, trees are read by assemble.c. */
+#include "store.h"
+#include "engine/base/cleanup.h"
+#include "engine/base/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static const char *const state_names[] = {"applied", "warned", "refused", "ignored"};
+
+struct resource *resource_free(struct resource *r)
+{
+	if (!r)
+		return NULL;
+	cJSON_Delete(r->tree);
+	free(r->key);
+	free(r->file);
+	free(r->reason);
+	free(r);
+	return NULL;
+}
+
+char *resource_key(const char *kind, const char *namespace_, const char *name)
+{
+	char *key = NULL;
+
+	return asprintf(&key, "%s/%s/%s", kind, namespace_, name) < 0 ? NULL : key;
+}
+
+static const char *namespace_of(const cJSON *tree, const char *kind)
+{
+	const cJSON *meta = cJSON_GetObjectItemCaseSensitive(tree, "metadata");
+
+	return !strcmp(kind, "Namespace") ? "" : decode_string(meta, "namespace", "default");
+}
+
+void store_begin(struct store *s)
+{
+	struct table_iter it = {0};
+	struct resource *r;
+
+	while ((r = table_next(&s->resources, &it)))
+		r->seen = false;
+	cJSON_Delete(s->problems);
+	s->problems = cJSON_CreateArray();
+	s->changed = false;
+}
+
+static void say(const struct resource *r)
+{
+	if (r->state == RESOURCE_REFUSED)
+		log_error("source", "%s:%d: %s refused: %s%s", r->file, r->line, r->key, r->reason ? r->reason : "?",
+			  r->tree ? "; its last good version stays in force" : "");
+	else if (r->state == RESOURCE_WARNED)
+		log_warn("source", "%s:%d: %s: %s", r->file, r->line, r->key, r->reason ? r->reason : "?");
+}
+
+static struct resource *find_or_add(struct store *s, char *key)
+{
+	struct resource *r = table_get_str(&s->resources, key);
+
+	if (r) {
+		free(key);
+		return r;
+	}
+	r = calloc(1, sizeof(*r));
+	if (!r || table_put(&s->resources, key, strlen(key), r, NULL)) {
+		free(r);
+		free(key);
+		return NULL;
+	}
+	r->key = key;
+	r->state = RESOURCE_APPLIED;
+	return r;
+}
+
+/* Points the names into the tree that is in force, or into the refused one's text kept in the key. */
+static void name_it(struct resource *r)
+{
+	const cJSON *meta = cJSON_GetObjectItemCaseSensitive(r->tree, "metadata");
+
+	r->kind_name = decode_string(r->tree, "kind", "");
+	r->name = decode_string(meta, "name", "");
+	r->namespace_ = r->tree ? namespace_of(r->tree, r->kind_name) : "";
+}
+
+static void replace(char **to, char *value)
+{
+	free(*to);
+	*to = value;
+}
+
+static void settle(struct store *s, struct resource *r, const char *file, int line, cJSON *tree, enum resource_kind kind,
+		   int verdict, char *reason)
+{
+	enum resource_state state = verdict == -EINVAL	? RESOURCE_REFUSED :
+				    verdict == -ENOTSUP ? RESOURCE_IGNORED :
+				    reason		? RESOURCE_WARNED :
+							  RESOURCE_APPLIED;
+	bool news = r->state != state || !r->reason != !reason || (reason && strcmp(r->reason, reason)) || !r->file;
+	bool same = r->tree && cJSON_Compare(r->tree, tree, true);
+
+	r->seen = true;
+	r->line = line;
+	r->state = state;
+	replace(&r->file, strdup(file));
+	replace(&r->reason, reason);
+	if (state == RESOURCE_REFUSED || same) {
+		cJSON_Delete(tree);
+	} else {
+		cJSON_Delete(r->tree);
+		r->tree = tree;
+		r->kind = kind;
+		s->changed = true;
+	}
+	name_it(r);
+	if (news)
+		say(r);
+}
+
+void store_put(struct store *s, const char *file, int line, cJSON *tree)
+{
+	const cJSON *meta = cJSON_GetObjectItemCaseSensitive(tree, "metadata"), *items, *i;
+	const char *kind = decode_string(tree, "kind", "?"), *name = decode_string(meta, "name", NULL);
+	enum resource_kind k;
+	char *reason = NULL, *key, place[64];
+	struct resource *r;
+	int verdict;
+
+	items = cJSON_GetObjectItemCaseSensitive(tree, "items");
+	if (!strcmp(kind, "List") && cJSON_IsArray(items)) {
+		cJSON_ArrayForEach(i, items)
+			store_put(s, file, i->valueint > 0 ? i->valueint : line, cJSON_Duplicate(i, true));
+		cJSON_Delete(tree);
+		return;
+	}
+	verdict = decode_check(tree, &k, &reason);
+	/* A document without a name is known by its place. */
+	snprintf(place, sizeof(place), "line-%d", line);
+	key = resource_key(kind, cJSON_IsObject(tree) ? namespace_of(tree, kind) : "", name ? name : place);
+	r = key ? find_or_add(s, key) : NULL;
+	if (!r) {
+		cJSON_Delete(tree);
+		free(reason);
+		return;
+	}
+	if (r->seen) {
+		cJSON *p = cJSON_CreateObject();
+
+		free(reason);
+		cJSON_AddStringToObject(p, "file", file);
+		cJSON_AddNumberToObject(p, "line", line);
+		if (asprintf(&reason, "%s is already defined in %s:%d, which counts", r->key, r->file, r->line) > 0)
+			cJSON_AddStringToObject(p, "reason", reason);
+		log_error("source", "%s:%d: refused: %s", file, line, reason);
+		cJSON_AddItemToArray(s->problems, p);
+		free(reason);
+		cJSON_Delete(tree);
+		return;
+	}
+	settle(s, r, file, line, tree, k, verdict, reason);
+}
+
+void store_keep_file(struct store *s, const char *file, int line, const char *reason)
+{
+	struct table_iter it = {0};
+	cJSON *p = cJSON_CreateObject();
+	struct resource *r;
+
+	while ((r = table_next(&s->resources, &it)))
+		if (r->file && !strcmp(r->file, file))
+			r->seen = true;
+	cJSON_AddStringToObject(p, "file", file);
+	cJSON_AddNumberToObject(p, "line", line);
+	cJSON_AddStringToObject(p, "reason", reason);
+	cJSON_AddItemToArray(s->problems, p);
+	log_error("source", "%s:%d: %s; what this file held before stays in force", file, line, reason);
+}
+
+void store_end(struct store *s)
+{
+	struct table_iter it = {0};
+	struct resource *r;
+
+	while ((r = table_next(&s->resources, &it))) {
+		if (r->seen)
+			continue;
+		s->changed = true;
+		table_del(&s->resources, r->key, strlen(r->key));
+		resource_free(r);
+	}
+}
+
+void store_done(struct store *s)
+{
+	struct table_iter it = {0};
+	struct resource *r;
+
+	while ((r = table_next(&s->resources, &it))) {
+		table_del(&s->resources, r->key, strlen(r->key));
+		resource_free(r);
+	}
+	table_done(&s->resources);
+	cJSON_Delete(s->problems);
+	*s = (struct store){0};
+}
+
+size_t store_count(const struct store *s)
+{
+	return s->resources.n;
+}
+
+/* --- last good state on disk --- */
+
+int store_save(const struct store *s, const char *path)
+{
+	_cleanup_free_ char *tmp = NULL, *text = NULL;
+	_cleanup_close_ int fd = -1;
+	struct table_iter it = {0};
+	cJSON *array = cJSON_CreateArray();
+	struct resource *r;
+	size_t len;
+
+	while ((r = table_next(&s->resources, &it))) {
+		cJSON *o;
+
+		if (!r->tree)
+			continue;
+		o = cJSON_CreateObject();
+		cJSON_AddStringToObject(o, "file", r->file);
+		cJSON_AddNumberToObject(o, "line", r->line);
+		cJSON_AddItemToObject(o, "resource", cJSON_Duplicate(r->tree, true));
+		cJSON_AddItemToArray(array, o);
+	}
+	text = cJSON_PrintUnformatted(array);
+	cJSON_Delete(array);
+	if (!text || asprintf(&tmp, "%s.tmp", path) < 0)
+		return -ENOMEM;
+	len = strlen(text);
+	fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return -errno;
+	if (write(fd, text, len) != (ssize_t)len || fsync(fd) < 0 || rename(tmp, path) < 0) {
+		int e = errno ? -errno : -ENOSPC;
+
+		(void)unlink(tmp);
+		return e;
+	}
+	return 0;
+}
+
+int store_load(struct store *s, const char *path)
+{
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	_cleanup_free_ char *text = NULL;
+	struct stat st;
+	cJSON *array, *i;
+
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -errno;
+	text = calloc(1, (size_t)st.st_size + 1);
+	if (!text)
+		return -ENOMEM;
+	if (read(fd, text, (size_t)st.st_size) != st.st_size)
+		return -EIO;
+	array = cJSON_Parse(text);
+	if (!cJSON_IsArray(array)) {
+		cJSON_Delete(array);
+		return -EBADMSG;
+	}
+	store_begin(s);
+	cJSON_ArrayForEach(i, array)
+	{
+		const cJSON *line = cJSON_GetObjectItemCaseSensitive(i, "line");
+		cJSON *tree = cJSON_DetachItemFromObjectCaseSensitive(i, "resource");
+
+		if (tree)
+			store_put(s, decode_string(i, "file", "?"), line ? line->valueint : 0, tree);
+	}
+	cJSON_Delete(array);
+	return 0;
+}
+
+cJSON *store_dump(const struct store *s)
+{
+	cJSON *array = cJSON_CreateArray(), *i;
+	struct table_iter it = {0};
+	struct resource *r;
+
+	while ((r = table_next(&s->resources, &it))) {
+		cJSON *o = cJSON_CreateObject();
+
+		cJSON_AddStringToObject(o, "kind", r->kind_name);
+		cJSON_AddStringToObject(o, "namespace", r->namespace_);
+		cJSON_AddStringToObject(o, "name", *r->name ? r->name : r->key);
+		cJSON_AddStringToObject(o, "file", r->file ? r->file : "");
+		cJSON_AddNumberToObject(o, "line", r->line);
+		cJSON_AddStringToObject(o, "state", state_names[r->state]);
+		if (r->reason)
+			cJSON_AddStringToObject(o, "reason", r->reason);
+		if (r->state == RESOURCE_REFUSED)
+			cJSON_AddBoolToObject(o, "last_good_in_force", r->tree != NULL);
+		cJSON_AddItemToArray(array, o);
+	}
+	cJSON_ArrayForEach(i, s->problems)
+	{
+		cJSON *o = cJSON_Duplicate(i, true);
+
+		cJSON_AddStringToObject(o, "state", "refused");
+		cJSON_AddItemToArray(array, o);
+	}
+	return array;
+}

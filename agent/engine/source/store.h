@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* All resources by key, each with its state; what was last good stays in force. Private to source/. */
+#pragma once
+#include "resource.h"
+
+struct store {
+	struct table resources; /* key -> struct resource */
+	struct cJSON *problems; /* files that could not be read or parsed: [{file,line,reason}] */
+	bool changed;
+};
+
+/* A read of the folder: begin, one store_put for each document, store_keep_file for each file that broke off, end (which drops what
+ * was not seen). */
+void store_begin(struct store *s);
+/* Takes over `tree`. */
+void store_put(struct store *s, const char *file, int line, cJSON *tree);
+/* The rest of this file could not be read: what it held before stays. */
+void store_keep_file(struct store *s, const char *file, int line, const char *reason);
+void store_end(struct store *s);
+void store_done(struct store *s);
+size_t store_count(const struct store *s);
+/* Writes the resources in force to path, atomically; reads them back at start. 0 or -errno. */
+int store_save(const struct store *s, const char *path);
+int store_load(struct store *s, const char *path);
+cJSON *store_dump(const struct store *s);

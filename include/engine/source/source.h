@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Configuration sources: something that turns resources into model deltas. `dir:PATH` watches a folder of Kubernetes
+ * manifests (YAML multi-document or JSON). Control thread only.
+ */
+#pragma once
+#include "engine/model/model.h"
+
+struct source;
+struct loop;
+struct cJSON;
+
+struct source_config {
+	const char *spec;	    /* "dir:/path" */
+	const char *node;	    /* this node's name: marks workloads local */
+	const char *cluster_id, *network, *cluster_domain, *trust_domain;
+	const char *state_dir;	    /* last good resources are kept here across restarts */
+	/* Called on each change, and once after the first complete read even if it is empty. The delta is borrowed. */
+	void (*changed)(void *arg, const struct model_delta *d);
+	void *arg;
+};
+
+/* 0, or -errno with *ret_error (malloc'd). The first `changed` call may come from inside. */
+int source_open(const struct source_config *cfg, struct loop *loop, struct source **ret, char **ret_error);
+struct source *source_free(struct source *s);
+/* State for `warrenctl status` and `config dump`: {"spec","healthy",alarm?,"resources":[{kind,namespace,name,file,line,
+ * state:"applied"|"refused"|"warned"|"ignored", reason?}]}. */
+struct cJSON *source_dump(struct source *s);
+
+/* Addresses found in the namespace of a local pod whose status names none; may call `changed`. 0 or -ENOMEM. */
+int source_set_pod_addresses(struct source *s, const char *uid, const struct ip_addr *addrs, size_t n);
+/* Why the source cannot be trusted to be current, NULL when all is well. Borrowed. */
+const char *source_alarm(const struct source *s);
+/* Whether a first complete read has happened. */
+bool source_read(const struct source *s);
