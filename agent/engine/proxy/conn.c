@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The life of one proxied connection whatever its kind: made at accept or CONNECT, ended in exactly one place, which
+ * closes, logs, counts and frees. Called by outbound, inbound, stream, relay and tunnel.
+ */
+#include "worker.h"
+#include "engine/base/cleanup.h"
+#include "engine/base/clock.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+static bool is_outbound(const struct conn *c)
+{
+	return c->kind == CONN_OUT_HBONE || c->kind == CONN_OUT_TCP;
+}
+
+static unsigned descriptors(const struct conn *c)
+{
+	return c->relay ? 2 : 1;
+}
+
+int conn_new(struct pod *p, enum conn_kind kind, struct conn **ret)
+{
+	bool relay = kind == CONN_OUT_TCP || kind == CONN_IN_PLAIN;
+	struct engine *e = p->w->e;
+	struct conn *c = calloc(1, relay ? sizeof(struct relay) : sizeof(*c));
+
+	if (!c)
+		return -ENOMEM;
+	c->relay = relay;
+	if (atomic_fetch_add_explicit(&e->conns, descriptors(c), memory_order_relaxed) >= e->max_conns) {
+		atomic_fetch_sub_explicit(&e->conns, descriptors(c), memory_order_relaxed);
+		free(c);
+		return -EMFILE;
+	}
+	c->pod = p;
+	c->kind = (uint8_t)kind;
+	c->app.watch.fd = -1;
+	if (relay)
+		((struct relay *)(void *)c)->far.watch.fd = -1;
+	c->window = LIMIT_STREAM_WINDOW_START;
+	c->start_us = clock_now_us();
+	list_init(&c->tunnel_node);
+	list_append(&p->conns, &c->node);
+	*ret = c;
+	return 0;
+}
+
+void conn_set_route(struct conn *c, struct workload *peer, struct service *service)
+{
+	workload_unref(c->peer);
+	service_unref(c->service);
+	c->peer = peer ? workload_ref(peer) : NULL;
+	c->service = service ? service_ref(service) : NULL;
+}
+
+static void write_log(struct conn *c)
+{
+	char authority[IP_PORT_STRLEN], detail[32];
+	bool out = is_outbound(c), hbone = c->kind == CONN_OUT_HBONE || c->kind == CONN_IN_HBONE;
+	const char *peer_identity = hbone && c->tunnel ? c->tunnel->verify.peer : NULL;
+	const char *own_identity = hbone && c->pod->identity ? c->pod->identity->spiffe : NULL;
+	struct accesslog_record r = {
+		.src_addr = c->client,
+		.src = out ? c->pod->workload : c->peer,
+		.src_identity = out ? own_identity : peer_identity,
+		.dst = out ? c->peer : c->pod->workload,
+		.dst_identity = out ? peer_identity : own_identity,
+		.dst_service = c->service,
+		.dst_addr = c->dst,
+		.direction = out ? ACCESS_OUTBOUND : ACCESS_INBOUND,
+		.bytes_sent = c->bytes_sent,
+		.bytes_recv = c->bytes_recv,
+		.duration_us = clock_now_us() - c->start_us,
+		.reason = c->reason,
+		.early = c->early,
+	};
+
+	if (hbone && c->target.port)
+		r.hbone_addr = ip_port_format(&c->target, authority, sizeof(authority));
+	if (hbone && c->tunnel)
+		r.dst_addr = out ? c->tunnel->remote : c->tunnel->local;
+	else if (out && c->target.port)
+		r.dst_addr = c->target;
+	if (c->status && c->status != 200) {
+		snprintf(detail, sizeof(detail), "http status: %d", c->status);
+		r.detail = detail;
+	}
+	if (c->reason)
+		reason_count(c->reason);
+	accesslog_write(&r);
+}
+
+void conn_log_refused(struct pod *p, enum accesslog_direction direction, const struct ip_port *src,
+		      const struct ip_port *dst, enum wr_reason reason)
+{
+	struct accesslog_record r = {
+		.src_addr = *src, .dst_addr = *dst, .direction = direction, .reason = reason, .early = true};
+
+	(void)p;
+	reason_count(reason);
+	accesslog_write(&r);
+}
+
+/* Unhooks from loop, stream and pod; the memory goes at the end of the round. */
+static void release(struct conn *c)
+{
+	struct pod *p = c->pod;
+	struct worker *w = p->w;
+
+	c->state = CONN_DEAD;
+	loop_timer_cancel(w->loop, &c->timer);
+	if (c->stream_open && c->tunnel->h2) {
+		h2_set_stream(c->tunnel->h2, c->stream_id, NULL);
+		if (!(c->end_sent && c->end_received))
+			h2_reset(c->tunnel->h2, c->stream_id, H2_CONNECT_ERROR);
+		tunnel_flush_soon(c->tunnel);
+	}
+	tunnel_detach(c);
+	w->window_grown -= c->window - LIMIT_STREAM_WINDOW_START;
+	workload_unref(c->peer);
+	service_unref(c->service);
+	c->peer = NULL;
+	c->service = NULL;
+	list_remove(&c->node);
+	list_append(&w->conns_doomed, &c->node);
+	loop_defer(w->loop, &w->reap);
+	atomic_fetch_sub_explicit(&w->e->conns, descriptors(c), memory_order_relaxed);
+}
+
+void conn_end(struct conn *c, enum wr_reason reason, bool reset)
+{
+	struct pod *p = c->pod;
+
+	if (c->state == CONN_DEAD)
+		return;
+	c->reason = (uint8_t)reason;
+	write_log(c);
+	local_close(&c->app, p->w->loop, reset);
+	if (c->relay)
+		relay_close(c, reset);
+	release(c);
+	worker_check_budget(p->w);
+	worker_trim_soon(p->w);
+	pod_check_drained(p);
+}
+
+int conn_take_fd(struct conn *c)
+{
+	int fd = c->app.watch.fd;
+
+	loop_watch_del(c->pod->w->loop, &c->app.watch);
+	c->app.watch.fd = -1;
+	if (c->relay)
+		relay_close(c, true);
+	release(c);
+	return fd;
+}

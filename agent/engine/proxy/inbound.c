@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Inbound: a CONNECT on a tunnel of 15008, or a plaintext connection captured to 15006. The app is dialled with the
+ * caller's own address; 200 only once it has accepted (istio/ztunnel inbound). Called by tunnel.c and pod.c.
+ */
+#include "worker.h"
+#include "engine/base/cleanup.h"
+#include "engine/model/route.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/socket.h>
+
+/* --- dialling the app --- */
+
+static int bind_caller(int fd, bool v6, const struct ip_addr *ip, uint16_t port)
+{
+	struct ip_port from = {.ip = *ip, .port = port};
+	struct sockaddr_storage ss;
+	socklen_t len = ip_port_to_sockaddr(&from, v6 ? AF_INET6 : AF_INET, &ss);
+
+	return bind(fd, (struct sockaddr *)&ss, len) < 0 ? -errno : 0;
+}
+
+/* One try from one source port; 0 lets the kernel choose. A connecting socket, or -errno. */
+static int dial_from(struct pod *p, const struct ip_port *client, const struct ip_port *dst, uint16_t port)
+{
+	bool v6 = !ip_addr_is_v4(&dst->ip);
+	_cleanup_close_ int fd = pod_socket(p, v6, SOCKET_TO_APP);
+	struct sockaddr_storage ss;
+	socklen_t len;
+	int one = 1, r;
+
+	if (fd < 0)
+		return fd;
+	if (!ip_addr_equal(&client->ip, &dst->ip)) {
+		/* The same port serves many callers and ports: only the whole 4-tuple has to be free. */
+		if (port)
+			(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+		r = bind_caller(fd, v6, &client->ip, port);
+		if (r < 0)
+			return r;
+	}
+	len = ip_port_to_sockaddr(dst, v6 ? AF_INET6 : AF_INET, &ss);
+	if (connect(fd, (struct sockaddr *)&ss, len) < 0 && errno != EINPROGRESS)
+		return -errno;
+	return take_fd(fd);
+}
+
+int inbound_dial(struct pod *p, const struct ip_port *client, const struct ip_port *dst)
+{
+	struct worker *w = p->w;
+	int fd = -EADDRNOTAVAIL;
+
+	if (ip_addr_is_v4(&client->ip) != ip_addr_is_v4(&dst->ip))
+		return -EAFNOSUPPORT;
+	for (int i = 0; i < LIMIT_SOURCE_PORT_TRIES; i++) {
+		if (w->source_port < LIMIT_SOURCE_PORT_FIRST)
+			w->source_port = LIMIT_SOURCE_PORT_FIRST;
+		fd = dial_from(p, client, dst, w->source_port++);
+		if (fd != -EADDRNOTAVAIL && fd != -EADDRINUSE)
+			return fd;
+	}
+	/* The range is crowded for this caller: any free port, which the caller itself may want one day. */
+	reason_count(WR_REASON_SOURCE_PORT_CLASH);
+	return dial_from(p, client, dst, 0);
+}
+
+static enum wr_reason dial_reason(int error)
+{
+	switch (error) {
+	case -ECONNREFUSED:
+		return WR_REASON_APP_REFUSED;
+	case -ETIMEDOUT:
+		return WR_REASON_APP_TIMEOUT;
+	case -EMFILE:
+	case -ENFILE:
+		return WR_REASON_LIMIT_FDS;
+	default:
+		return WR_REASON_APP_UNREACHABLE;
+	}
+}
+
+/* --- HBONE --- */
+
+static void refuse(struct tunnel *t, int32_t id, int status)
+{
+	(void)h2_respond(t->h2, id, status, NULL);
+	tunnel_flush_soon(t);
+}
+
+static void refuse_conn(struct conn *c, int status, enum wr_reason reason)
+{
+	struct tunnel *t = c->tunnel;
+	int32_t id = c->stream_id;
+
+	c->status = (int16_t)status;
+	h2_set_stream(t->h2, id, NULL);
+	c->stream_open = false;
+	refuse(t, id, status);
+	conn_end(c, reason, true);
+}
+
+static void app_late(struct timer *timer)
+{
+	refuse_conn(container_of(timer, struct conn, timer), 503, WR_REASON_APP_TIMEOUT);
+}
+
+void inbound_app_event(struct watch *w, uint32_t events)
+{
+	struct conn *c = container_of(w, struct conn, app.watch);
+	int r = local_event(&c->app, events);
+
+	if (r < 0) {
+		refuse_conn(c, 503, dial_reason(r));
+		return;
+	}
+	if (!(events & EPOLLOUT))
+		return;
+	c->status = 200;
+	if (h2_respond(c->tunnel->h2, c->stream_id, 200, c->pod->baggage) < 0) {
+		conn_end(c, WR_REASON_INTERNAL, true);
+		return;
+	}
+	stream_open(c);
+	tunnel_flush_soon(c->tunnel);
+	/* The caller may have sent, and even finished, before our 200. */
+	if (c->app.backlog || c->app.shut_wanted)
+		stream_app_event(w, EPOLLOUT);
+}
+
+/* The port at which this pod serves a host name of the model; 0 when it does not. */
+static uint16_t port_of_host(struct pod *p, const struct hbone_authority *a)
+{
+	struct service *s = model_service_by_hostname(p->w->model, a->host);
+
+	for (size_t i = 0; s && i < s->n_ports; i++) {
+		if (s->ports[i].port != a->port)
+			continue;
+		for (size_t k = 0; k < s->n_endpoints; k++) {
+			struct service_endpoint *e = &s->endpoints[k];
+
+			if (e->workload && !strcmp(e->workload->uid, p->workload->uid))
+				return e->target_ports[i];
+		}
+	}
+	return 0;
+}
+
+/* Where the stream is to go. 0, or the status to refuse it with and why. */
+static int destination(struct tunnel *t, const struct h2_headers *h, struct ip_port *ret, enum wr_reason *ret_reason)
+{
+	struct hbone_authority a;
+
+	*ret_reason = WR_REASON_BAD_METHOD;
+	if (!h->is_connect || h->has_protocol)
+		return 400;
+	*ret_reason = WR_REASON_BAD_AUTHORITY;
+	if (h->too_large || hbone_authority_parse(h->authority, h->authority_len, &a))
+		return 400;
+	ret->ip = t->local.ip;
+	ret->port = a.port;
+	if (a.is_host) {
+		*ret_reason = WR_REASON_UNKNOWN_DESTINATION;
+		ret->port = port_of_host(t->pod, &a);
+		if (!ret->port)
+			return 503;
+	} else if (!ip_addr_equal(&a.addr.ip, &t->local.ip)) {
+		return 400;
+	}
+	*ret_reason = WR_REASON_ILLEGAL_PORT;
+	return route_port_is_illegal(ret->port) ? 503 : 0;
+}
+
+static struct service *forwarded_service(struct pod *p, const char *forwarded)
+{
+	char host[256];
+	const char *at;
+	size_t n = hbone_forwarded_host(forwarded, strlen(forwarded), &at);
+
+	if (!n || n >= sizeof(host))
+		return NULL;
+	memcpy(host, at, n);
+	host[n] = 0;
+	return model_service_by_hostname(p->w->model, host);
+}
+
+void inbound_request(struct tunnel *t, int32_t id, const struct h2_headers *h, bool end_stream)
+{
+	struct pod *p = t->pod;
+	enum wr_reason reason;
+	struct ip_port dst;
+	struct conn *c;
+	int status = destination(t, h, &dst, &reason), r;
+
+	(void)end_stream; /* a finished body is delivered as FIN by the end event */
+	if (!status && (t->goaway || p->draining)) {
+		h2_reset(t->h2, id, H2_REFUSED_STREAM);
+		tunnel_flush_soon(t);
+		return;
+	}
+	if (!status && (r = conn_new(p, CONN_IN_HBONE, &c)) < 0) {
+		status = 503;
+		reason = r == -EMFILE ? WR_REASON_LIMIT_CONNS : WR_REASON_INTERNAL;
+	}
+	if (status) {
+		conn_log_refused(p, ACCESS_INBOUND, &t->remote, &t->local, reason);
+		refuse(t, id, status);
+		return;
+	}
+	c->client = t->remote;
+	c->dst = c->target = dst;
+	c->stream_id = id;
+	c->stream_open = true;
+	c->timer.fn = app_late;
+	conn_set_route(c, model_workload_by_addr(p->w->model, &t->remote.ip), forwarded_service(p, h->forwarded));
+	tunnel_attach(t, c);
+	h2_set_stream(t->h2, id, c);
+	r = inbound_dial(p, &t->remote, &dst);
+	if (r < 0) {
+		refuse_conn(c, 503, dial_reason(r));
+		return;
+	}
+	if (local_init(&c->app, p->w->loop, r, inbound_app_event) < 0) {
+		close(r);
+		refuse_conn(c, 503, WR_REASON_INTERNAL);
+		return;
+	}
+	loop_timer_set(p->w->loop, &c->timer, LIMIT_APP_CONNECT_MS);
+}
+
+/* --- plaintext --- */
+
+void inbound_accept_plain(struct pod *p, int fd, const struct ip_port *client, const struct ip_port *dst)
+{
+	struct conn *c;
+	int far, r;
+
+	if (route_port_is_illegal(dst->port)) {
+		conn_log_refused(p, ACCESS_INBOUND, client, dst, WR_REASON_ILLEGAL_PORT);
+		sock_close_reset(fd);
+		return;
+	}
+	r = conn_new(p, CONN_IN_PLAIN, &c);
+	if (r < 0) {
+		conn_log_refused(p, ACCESS_INBOUND, client, dst, r == -EMFILE ? WR_REASON_LIMIT_CONNS : WR_REASON_INTERNAL);
+		sock_close_reset(fd);
+		return;
+	}
+	c->client = *client;
+	c->dst = *dst;
+	conn_set_route(c, model_workload_by_addr(p->w->model, &client->ip), NULL);
+	if (local_init(&c->app, p->w->loop, fd, relay_app_event) < 0) {
+		sock_close_reset(fd);
+		conn_end(c, WR_REASON_INTERNAL, true);
+		return;
+	}
+	far = inbound_dial(p, client, dst);
+	if (far < 0) {
+		conn_end(c, dial_reason(far), true);
+		return;
+	}
+	r = relay_start(c, far);
+	if (r < 0) {
+		close(far);
+		conn_end(c, WR_REASON_INTERNAL, true);
+	}
+}

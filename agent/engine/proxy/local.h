@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One plain TCP socket of a proxied connection: an app's, or an endpoint's outside the mesh. Edge-triggered; bytes that the
+ * socket does not take wait in a backlog, counted against the worker's budget.
+ */
+#pragma once
+#include "engine/io/loop.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+struct chunk;
+
+struct local {
+	struct watch watch; /* fd -1: closed */
+	struct chunk *first, *last;
+	uint32_t backlog;    /* bytes waiting for this socket */
+	bool readable : 1;   /* may have bytes for us */
+	bool peer_closed : 1; /* FIN seen by epoll: read on until 0 */
+	bool read_done : 1;  /* EOF was read */
+	bool shut_wanted : 1; /* FIN follows the backlog */
+	bool shut_done : 1;
+};
+
+/* Sets up and watches a connected (or connecting) socket, taking it over. 0 or -errno (fd not taken then). */
+int local_init(struct local *l, struct loop *loop, int fd, void (*fn)(struct watch *w, uint32_t events));
+/* What an event says: notes readiness. Returns -errno when the socket has failed, else 0. */
+int local_event(struct local *l, uint32_t events);
+/* >0 bytes, 0 end of stream (once; read_done is set), -EAGAIN, -errno. */
+ssize_t local_read(struct local *l, uint8_t *buf, size_t max);
+/* Takes all bytes: writes what the socket takes, keeps the rest. Bytes written at once, or -errno (-ENOMEM). */
+ssize_t local_write(struct local *l, struct iovec *iov, int n);
+/* Writes backlog, then FIN if it is due. Bytes written or -errno. */
+ssize_t local_flush(struct local *l);
+/* FIN once the backlog is gone. 0 or -errno. */
+int local_shutdown(struct local *l);
+/* Closes; `reset`: with RST, dropping the backlog. Harmless when closed. */
+void local_close(struct local *l, struct loop *loop, bool reset);
+/* Bytes waiting in the backlogs of this thread's sockets. */
+size_t local_backlog_bytes(void);

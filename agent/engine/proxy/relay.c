@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Plain TCP to plain TCP: outbound connections to endpoints outside the mesh, and inbound plaintext to the app. Each
+ * direction reads only while the other side has no backlog, so one scratch of bytes is all that ever waits.
+ */
+#include "worker.h"
+#include "engine/base/cleanup.h"
+
+#include <errno.h>
+
+static struct relay *relay_of(struct conn *c)
+{
+	return container_of(c, struct relay, conn);
+}
+
+/* Which party a failed socket belongs to: `app` is the caller of outbound connections and the callee of inbound ones. */
+static enum wr_reason reset_reason(const struct conn *c, const struct local *l)
+{
+	return (l == &c->app) == (c->kind == CONN_OUT_TCP) ? WR_REASON_CLIENT_RESET : WR_REASON_SERVER_RESET;
+}
+
+static void fail(struct conn *c, struct local *l)
+{
+	conn_end(c, reset_reason(c, l), true);
+}
+
+/* Moves bytes one way until the source is empty, the target is full, or the round is over. False: the connection ended. */
+static bool move(struct conn *c, struct local *from, struct local *to, uint64_t *count)
+{
+	struct worker *w = c->pod->w;
+	size_t moved = 0;
+
+	while (from->readable && !from->read_done && !to->backlog) {
+		struct iovec iov = {.iov_base = w->plaintext};
+		ssize_t n = local_read(from, w->plaintext, LIMIT_PLAINTEXT_BYTES);
+
+		if (n == -EAGAIN)
+			break;
+		if (n < 0) {
+			fail(c, from);
+			return false;
+		}
+		if (n == 0) {
+			if (local_shutdown(to) < 0) {
+				fail(c, to);
+				return false;
+			}
+			break;
+		}
+		iov.iov_len = (size_t)n;
+		if (local_write(to, &iov, 1) < 0) {
+			fail(c, to);
+			return false;
+		}
+		*count += (uint64_t)n;
+		moved += (size_t)n;
+		if (moved >= LIMIT_RELAY_ROUND_BYTES) {
+			loop_defer(w->loop, &relay_of(c)->more);
+			break;
+		}
+	}
+	return true;
+}
+
+static void pump(struct conn *c)
+{
+	struct relay *r = relay_of(c);
+
+	if (!move(c, &c->app, &r->far, &c->bytes_sent) || !move(c, &r->far, &c->app, &c->bytes_recv))
+		return;
+	if (c->app.shut_done && r->far.shut_done && c->app.read_done && r->far.read_done)
+		conn_end(c, WR_REASON_NONE, false);
+}
+
+static void more(struct task *t)
+{
+	pump(&container_of(t, struct relay, more)->conn);
+}
+
+static void established(struct conn *c)
+{
+	c->state = CONN_OPEN;
+	c->established = true;
+	loop_timer_cancel(c->pod->w->loop, &c->timer);
+}
+
+static enum wr_reason dial_reason(const struct conn *c, int error)
+{
+	if (c->kind == CONN_IN_PLAIN)
+		return error == -ECONNREFUSED ? WR_REASON_APP_REFUSED :
+		       error == -ETIMEDOUT    ? WR_REASON_APP_TIMEOUT :
+						WR_REASON_APP_UNREACHABLE;
+	return error == -ECONNREFUSED ? WR_REASON_DIAL_REFUSED :
+	       error == -ETIMEDOUT    ? WR_REASON_DIAL_TIMEOUT :
+					WR_REASON_DIAL_FAILED;
+}
+
+static void event(struct conn *c, struct local *l, uint32_t events)
+{
+	struct relay *r = relay_of(c);
+	int e = local_event(l, events);
+
+	if (e < 0) {
+		if (c->state == CONN_SETUP && l == &r->far)
+			conn_end(c, dial_reason(c, e), true);
+		else
+			fail(c, l);
+		return;
+	}
+	if (c->state == CONN_SETUP) {
+		if (l != &r->far || !(events & EPOLLOUT))
+			return;
+		established(c);
+	}
+	if (events & EPOLLOUT && (l->backlog || l->shut_wanted) && local_flush(l) < 0) {
+		fail(c, l);
+		return;
+	}
+	pump(c);
+}
+
+void relay_app_event(struct watch *w, uint32_t events)
+{
+	struct conn *c = container_of(w, struct conn, app.watch);
+
+	event(c, &c->app, events);
+}
+
+static void far_event(struct watch *w, uint32_t events)
+{
+	struct relay *r = container_of(w, struct relay, far.watch);
+
+	event(&r->conn, &r->far, events);
+}
+
+static void late(struct timer *t)
+{
+	struct conn *c = container_of(t, struct conn, timer);
+
+	conn_end(c, c->kind == CONN_IN_PLAIN ? WR_REASON_APP_TIMEOUT : WR_REASON_DIAL_TIMEOUT, true);
+}
+
+int relay_start(struct conn *c, int far_fd)
+{
+	struct relay *r = relay_of(c);
+	struct worker *w = c->pod->w;
+
+	task_init(&r->more, more);
+	c->timer.fn = late;
+	loop_timer_set(w->loop, &c->timer, c->kind == CONN_IN_PLAIN ? LIMIT_APP_CONNECT_MS : w->e->cfg.dial_timeout_ms);
+	return local_init(&r->far, w->loop, far_fd, far_event);
+}
+
+void relay_close(struct conn *c, bool reset)
+{
+	struct relay *r = relay_of(c);
+
+	if (r->more.fn)
+		task_cancel(&r->more);
+	local_close(&r->far, c->pod->w->loop, reset);
+}

@@ -1,0 +1,572 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One mutual-TLS HTTP/2 connection, either role: dial or accept, handshake, SETTINGS, then streams until GOAWAY, silence
+ * or loss. All streams' frames of one event round leave in one write. Called by pool.c, pod.c, stream.c.
+ */
+#include "worker.h"
+#include "engine/base/cleanup.h"
+#include "engine/base/clock.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#define READ_ROUNDS 8
+
+static const struct h2_events h2_handlers;
+static void tunnel_event(struct watch *w, uint32_t events);
+
+/* --- life --- */
+
+static void flush_task(struct task *task);
+static void timer_due(struct timer *timer);
+
+static struct tunnel *tunnel_new(struct pod *p, bool server)
+{
+	struct tunnel *t = calloc(1, sizeof(*t));
+
+	if (!t)
+		return NULL;
+	t->pod = p;
+	t->server = server;
+	t->tls.fd = -1;
+	t->watch.fd = -1;
+	t->watch.fn = tunnel_event;
+	t->timer.fn = timer_due;
+	task_init(&t->flush, flush_task);
+	list_init(&t->conns);
+	list_init(&t->pool_node);
+	t->identity = tls_identity_ref(p->identity);
+	t->created_ms = t->heard_ms = t->idle_since_ms = worker_now_ms(p->w);
+	list_append(&p->tunnels, &t->node);
+	return t;
+}
+
+/* Watches the socket and arms the deadline of the set-up. The socket is the tunnel's from here on. */
+static int take_socket(struct tunnel *t, int fd, uint32_t events, unsigned deadline_ms)
+{
+	int r = loop_watch_add(t->pod->w->loop, &t->watch, fd, events);
+
+	if (r < 0)
+		return r;
+	loop_timer_set(t->pod->w->loop, &t->timer, deadline_ms);
+	return 0;
+}
+
+static int start_tls(struct tunnel *t)
+{
+	SSL *ssl;
+
+	t->verify.expected = t->server ? NULL : t->expected;
+	t->verify.trust_domain = t->server ? t->pod->w->e->cfg.trust_domain : NULL;
+	ssl = t->server ? tls_identity_server_ssl(t->identity, &t->verify) :
+			  tls_identity_client_ssl(t->identity, &t->verify);
+	t->state = TUNNEL_HANDSHAKE;
+	return ssl ? tls_stream_init(&t->tls, ssl, t->watch.fd) : -ENOMEM;
+}
+
+/* Frees what a tunnel holds; for one that never had connections, or from tunnel_fail. */
+static void tunnel_release(struct tunnel *t)
+{
+	struct worker *w = t->pod->w;
+	int fd = t->watch.fd;
+
+	t->state = TUNNEL_CLOSED;
+	pool_remove(t);
+	task_cancel(&t->flush);
+	loop_timer_cancel(w->loop, &t->timer);
+	loop_watch_del(w->loop, &t->watch);
+	t->watch.fd = -1;
+	if (fd >= 0)
+		close(fd);
+	list_remove(&t->node);
+	list_append(&w->tunnels_doomed, &t->node);
+	loop_defer(w->loop, &w->reap);
+}
+
+void tunnel_free(struct tunnel *t)
+{
+	h2_free(t->h2);
+	if (t->tls.ssl)
+		tls_stream_done(&t->tls);
+	tls_verify_done(&t->verify);
+	tls_identity_unref(t->identity);
+	free(t->expected);
+	free(t);
+}
+
+int tunnel_dial(struct pod *p, const struct ip_port *client, const struct ip_port *next_hop, const char *expected,
+		struct tunnel **ret)
+{
+	bool v6 = !ip_addr_is_v4(&next_hop->ip);
+	_cleanup_close_ int fd = -1;
+	struct sockaddr_storage ss;
+	struct tunnel *t;
+	socklen_t len;
+	int r;
+
+	fd = pod_socket(p, v6, SOCKET_TUNNEL);
+	if (fd < 0)
+		return fd;
+	sock_nodelay(fd);
+	sock_notsent_lowat(fd, LIMIT_NOTSENT_BYTES);
+	/* The peer's app is to see the address this client used, also in a pod with several. */
+	if (ip_addr_is_v4(&client->ip) != v6) {
+		struct ip_port from = {.ip = client->ip};
+		int one = 1;
+
+		(void)setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one));
+		len = ip_port_to_sockaddr(&from, v6 ? AF_INET6 : AF_INET, &ss);
+		if (bind(fd, (struct sockaddr *)&ss, len) < 0)
+			return -errno;
+	}
+	len = ip_port_to_sockaddr(next_hop, v6 ? AF_INET6 : AF_INET, &ss);
+	if (connect(fd, (struct sockaddr *)&ss, len) < 0 && errno != EINPROGRESS)
+		return -errno;
+	t = tunnel_new(p, false);
+	if (!t)
+		return -ENOMEM;
+	t->remote = *next_hop;
+	t->expected = strdup(expected);
+	r = t->expected ? take_socket(t, fd, EPOLLOUT, p->w->e->cfg.dial_timeout_ms) : -ENOMEM;
+	if (r < 0) {
+		tunnel_release(t);
+		return r;
+	}
+	fd = -1;
+	*ret = t;
+	return 0;
+}
+
+static void handshake_over(struct tunnel *t)
+{
+	if (t->server && t->state <= TUNNEL_SETTINGS && t->pod->handshakes)
+		t->pod->handshakes--;
+}
+
+void tunnel_accept(struct pod *p, int fd, const struct ip_port *client, const struct ip_port *dst)
+{
+	struct tunnel *t;
+
+	if (p->handshakes >= LIMIT_HANDSHAKES) {
+		conn_log_refused(p, ACCESS_INBOUND, client, dst, WR_REASON_LIMIT_HANDSHAKES);
+		sock_close_reset(fd);
+		return;
+	}
+	t = tunnel_new(p, true);
+	if (!t) {
+		sock_close_reset(fd);
+		return;
+	}
+	t->remote = *client;
+	t->local = *dst;
+	sock_notsent_lowat(fd, LIMIT_NOTSENT_BYTES);
+	p->handshakes++;
+	if (take_socket(t, fd, EPOLLIN, LIMIT_HANDSHAKE_MS) < 0) {
+		close(fd);
+		tunnel_fail(t, WR_REASON_INTERNAL);
+	} else if (start_tls(t) < 0) {
+		tunnel_fail(t, WR_REASON_INTERNAL);
+	}
+}
+
+/* Whether another try may help a connection whose CONNECT has not been answered. */
+static bool may_retry(enum wr_reason r)
+{
+	return r == WR_REASON_DIAL_REFUSED || r == WR_REASON_DIAL_FAILED || r == WR_REASON_TUNNEL_LOST ||
+	       r == WR_REASON_H2_GOAWAY || r == WR_REASON_DIAL_TIMEOUT || r == WR_REASON_H2_PING_TIMEOUT;
+}
+
+void tunnel_fail(struct tunnel *t, enum wr_reason reason)
+{
+	bool unfinished = t->state <= TUNNEL_SETTINGS;
+	struct pod *p = t->pod;
+
+	if (t->state == TUNNEL_CLOSED)
+		return;
+	if (t->server && unfinished && reason)
+		conn_log_refused(p, ACCESS_INBOUND, &t->remote, &t->local, reason);
+	handshake_over(t);
+	/* Nothing may be queued on a session that is going: from here on streams are only forgotten. */
+	t->state = TUNNEL_CLOSED;
+	pool_remove(t);
+	while (!list_empty(&t->conns)) {
+		struct conn *c = list_entry(t->conns.next, struct conn, tunnel_node);
+
+		if (c->stream_open)
+			h2_set_stream(t->h2, c->stream_id, NULL);
+		c->stream_open = false;
+		if (c->kind == CONN_OUT_HBONE && !c->established && may_retry(reason))
+			outbound_retry(c, reason);
+		else
+			conn_end(c, reason ? reason : WR_REASON_TUNNEL_LOST, true);
+	}
+	if (t->h2 && t->tls.ssl)
+		tls_stream_close_notify(&t->tls);
+	tunnel_release(t);
+	pod_check_drained(p);
+}
+
+void tunnel_goaway(struct tunnel *t)
+{
+	t->goaway = true;
+	pool_remove(t);
+	if (!t->h2)
+		return;
+	h2_goaway(t->h2, H2_NO_ERROR);
+	tunnel_flush_soon(t);
+}
+
+void tunnel_attach(struct tunnel *t, struct conn *c)
+{
+	c->tunnel = t;
+	list_append(&t->conns, &c->tunnel_node);
+	t->n_conns++;
+}
+
+void tunnel_detach(struct conn *c)
+{
+	struct tunnel *t = c->tunnel;
+
+	if (!t)
+		return;
+	if (t->gather_conn == c) {
+		t->gather_conn = NULL;
+		t->n_gather = 0;
+	}
+	list_remove(&c->tunnel_node);
+	c->tunnel = NULL;
+	c->stream_open = false;
+	if (!--t->n_conns)
+		t->idle_since_ms = worker_now_ms(t->pod->w);
+}
+
+/* --- writing --- */
+
+void tunnel_flush_soon(struct tunnel *t)
+{
+	if (t->state == TUNNEL_SETTINGS || t->state == TUNNEL_READY)
+		loop_defer(t->pod->w->loop, &t->flush);
+}
+
+static void watch_for(struct tunnel *t)
+{
+	(void)loop_watch_mod(t->pod->w->loop, &t->watch, EPOLLIN | (tls_stream_blocked(&t->tls) ? EPOLLOUT : 0));
+}
+
+static int emit(void *owner, const uint8_t *data, size_t len)
+{
+	struct tunnel *t = owner;
+
+	t->flushed += len;
+	return tls_stream_write(&t->tls, data, len);
+}
+
+static ssize_t pull(void *owner, int32_t id, void *stream, uint8_t *buf, size_t max, bool *ret_eof)
+{
+	struct tunnel *t = owner;
+
+	(void)id;
+	if (t->flushed >= LIMIT_FLUSH_BYTES || tls_stream_blocked(&t->tls)) {
+		t->paused = true;
+		return H2_PULL_PAUSE;
+	}
+	return stream_pull(stream, buf, max, ret_eof);
+}
+
+static void send_frames(struct tunnel *t)
+{
+	int r, e;
+
+	t->flushed = 0;
+	t->paused = false;
+	tls_stream_begin(&t->tls);
+	r = h2_send(t->h2);
+	e = tls_stream_end(&t->tls);
+	if (e < 0 && e != -EAGAIN) {
+		tunnel_fail(t, WR_REASON_TUNNEL_LOST);
+		return;
+	}
+	if (r < 0) {
+		tunnel_fail(t, WR_REASON_H2_PROTOCOL);
+		return;
+	}
+	watch_for(t);
+	if (t->paused && !tls_stream_blocked(&t->tls))
+		loop_defer(t->pod->w->loop, &t->flush);
+	if (h2_finished(t->h2) || (t->goaway && !t->n_conns && !tls_stream_blocked(&t->tls) && !h2_want_write(t->h2)))
+		tunnel_fail(t, WR_REASON_NONE);
+}
+
+/* --- reading --- */
+
+static void gather_flush(struct tunnel *t)
+{
+	struct conn *c = t->gather_conn;
+	int n = t->n_gather;
+
+	t->gather_conn = NULL;
+	t->n_gather = 0;
+	if (c)
+		stream_data(c, t->gather, n);
+}
+
+static void on_data(void *owner, int32_t id, void *stream, const uint8_t *data, size_t len)
+{
+	struct tunnel *t = owner;
+
+	(void)id;
+	if (t->gather_conn != stream || t->n_gather == (int)ARRAY_SIZE(t->gather))
+		gather_flush(t);
+	t->gather_conn = stream;
+	t->gather[t->n_gather++] = (struct iovec){(void *)(uintptr_t)data, len};
+}
+
+static void read_frames(struct tunnel *t)
+{
+	struct worker *w = t->pod->w;
+
+	t->read_more = false;
+	for (int i = 0; i < READ_ROUNDS; i++) {
+		ssize_t n = tls_stream_read(&t->tls, w->plaintext, LIMIT_PLAINTEXT_BYTES);
+		int r;
+
+		if (n == 0)
+			return;
+		if (n < 0) {
+			tunnel_fail(t, n == -EPROTO ? WR_REASON_TLS_PROTOCOL : WR_REASON_TUNNEL_LOST);
+			return;
+		}
+		t->heard_ms = worker_now_ms(w);
+		t->ping_sent = false;
+		r = h2_recv(t->h2, w->plaintext, (size_t)n);
+		gather_flush(t);
+		if (r < 0) {
+			/* nghttp2 has queued a GOAWAY that says why. */
+			tls_stream_begin(&t->tls);
+			(void)h2_send(t->h2);
+			(void)tls_stream_end(&t->tls);
+			tunnel_fail(t, WR_REASON_H2_PROTOCOL);
+			return;
+		}
+		tunnel_flush_soon(t);
+	}
+	/* The socket may be empty while OpenSSL still holds records: epoll would not say so. */
+	t->read_more = true;
+	tunnel_flush_soon(t);
+}
+
+static void flush_task(struct task *task)
+{
+	struct tunnel *t = container_of(task, struct tunnel, flush);
+
+	if (t->read_more)
+		read_frames(t);
+	if (t->state == TUNNEL_CLOSED || tls_stream_blocked(&t->tls))
+		return;
+	send_frames(t);
+}
+
+/* --- set-up --- */
+
+static enum wr_reason dial_reason(int error)
+{
+	return error == -ECONNREFUSED ? WR_REASON_DIAL_REFUSED :
+	       error == -ETIMEDOUT    ? WR_REASON_DIAL_TIMEOUT :
+					WR_REASON_DIAL_FAILED;
+}
+
+static void open_streams(struct tunnel *t)
+{
+	/* outbound_opened may end a connection: always take the first that has no stream yet. */
+	list_foreach_safe(n, tmp, &t->conns) {
+		struct conn *c = list_entry(n, struct conn, tunnel_node);
+
+		if (!c->stream_open && c->kind == CONN_OUT_HBONE)
+			outbound_opened(c);
+	}
+}
+
+static void handshake(struct tunnel *t)
+{
+	int r = tls_stream_handshake(&t->tls);
+
+	if (r < 0) {
+		enum wr_reason reason = r == -EPROTO ? tls_verify_reason(t->tls.ssl, &t->verify) : WR_REASON_TUNNEL_LOST;
+
+		tunnel_fail(t, reason);
+		return;
+	}
+	if (r == 0) {
+		watch_for(t);
+		return;
+	}
+	if (h2_new(t->server, &h2_handlers, t, &t->h2) < 0) {
+		tunnel_fail(t, WR_REASON_INTERNAL);
+		return;
+	}
+	t->state = TUNNEL_SETTINGS;
+	if (!t->server)
+		(void)sock_local_addr(t->watch.fd, &t->local);
+	open_streams(t);
+	tunnel_flush_soon(t);
+	watch_for(t);
+	/* The peer's first frames may have come with the last of the handshake. */
+	read_frames(t);
+}
+
+static void on_settings(void *owner)
+{
+	struct tunnel *t = owner;
+
+	if (t->state != TUNNEL_SETTINGS)
+		return;
+	handshake_over(t);
+	t->state = TUNNEL_READY;
+	loop_timer_set(t->pod->w->loop, &t->timer, LIMIT_PING_MS);
+}
+
+static void tunnel_event(struct watch *w, uint32_t events)
+{
+	struct tunnel *t = container_of(w, struct tunnel, watch);
+	int r;
+
+	if (t->state == TUNNEL_DIALING) {
+		r = sock_error(w->fd);
+		if (r < 0) {
+			tunnel_fail(t, dial_reason(r));
+			return;
+		}
+		if (!(events & EPOLLOUT))
+			return;
+		(void)loop_watch_mod(t->pod->w->loop, w, EPOLLIN);
+		if (start_tls(t) < 0) {
+			tunnel_fail(t, WR_REASON_INTERNAL);
+			return;
+		}
+	}
+	tls_stream_readable(&t->tls);
+	if (t->state == TUNNEL_HANDSHAKE) {
+		handshake(t);
+		return;
+	}
+	if (events & EPOLLOUT) {
+		r = tls_stream_flush(&t->tls);
+		if (r < 0 && r != -EAGAIN) {
+			tunnel_fail(t, WR_REASON_TUNNEL_LOST);
+			return;
+		}
+		watch_for(t);
+		if (r == 0)
+			tunnel_flush_soon(t);
+	}
+	if (events & ~(uint32_t)EPOLLOUT)
+		read_frames(t);
+}
+
+/* --- deadlines, keepalive, idle --- */
+
+static void setup_late(struct tunnel *t)
+{
+	tunnel_fail(t, t->state == TUNNEL_DIALING   ? WR_REASON_DIAL_TIMEOUT :
+		       t->state == TUNNEL_HANDSHAKE ? WR_REASON_TLS_TIMEOUT :
+						      WR_REASON_H2_TIMEOUT);
+}
+
+static void timer_due(struct timer *timer)
+{
+	struct tunnel *t = container_of(timer, struct tunnel, timer);
+	uint64_t now = worker_now_ms(t->pod->w), silent = now - t->heard_ms;
+
+	if (t->state != TUNNEL_READY) {
+		setup_late(t);
+		return;
+	}
+	if (!t->server && !t->n_conns && now - t->idle_since_ms >= LIMIT_POOL_IDLE_MS) {
+		tunnel_goaway(t);
+		return;
+	}
+	if (silent >= LIMIT_PING_MS + LIMIT_PING_TIMEOUT_MS) {
+		tunnel_fail(t, WR_REASON_H2_PING_TIMEOUT);
+		return;
+	}
+	/* Any byte heard is as good as an answer: a tunnel in use is never pinged. */
+	if (silent >= LIMIT_PING_MS && !t->ping_sent) {
+		t->ping_sent = true;
+		h2_ping(t->h2);
+		tunnel_flush_soon(t);
+	}
+	loop_timer_set(t->pod->w->loop, &t->timer, silent < LIMIT_PING_MS ? LIMIT_PING_MS - silent + 1 : LIMIT_PING_MS);
+}
+
+/* --- events of the session --- */
+
+static void on_request(void *owner, int32_t id, const struct h2_headers *h, bool end_stream)
+{
+	inbound_request(owner, id, h, end_stream);
+}
+
+static void on_response(void *owner, int32_t id, void *stream, const struct h2_headers *h)
+{
+	struct conn *c = stream;
+
+	(void)owner;
+	(void)id;
+	c->status = (int16_t)h->status;
+	if (c->established)
+		return;
+	if (h->status == 200)
+		stream_open(c);
+	else
+		conn_end(c, WR_REASON_CONNECT_STATUS, true);
+}
+
+static void on_end(void *owner, int32_t id, void *stream)
+{
+	struct tunnel *t = owner;
+
+	(void)id;
+	gather_flush(t);
+	stream_end(stream);
+}
+
+static void on_closed(void *owner, int32_t id, void *stream, uint32_t error)
+{
+	struct tunnel *t = owner;
+
+	(void)id;
+	if (!stream)
+		return;
+	if (t->gather_conn == stream)
+		gather_flush(t);
+	stream_closed(stream, error);
+}
+
+static void on_goaway(void *owner, uint32_t error)
+{
+	struct tunnel *t = owner;
+
+	(void)error;
+	t->goaway = true;
+	pool_remove(t);
+	tunnel_flush_soon(t);
+}
+
+static void on_ping_ack(void *owner)
+{
+	((struct tunnel *)owner)->ping_sent = false;
+}
+
+static const struct h2_events h2_handlers = {
+	.request = on_request,
+	.response = on_response,
+	.data = on_data,
+	.end = on_end,
+	.closed = on_closed,
+	.pull = pull,
+	.emit = emit,
+	.settings = on_settings,
+	.goaway = on_goaway,
+	.ping_ack = on_ping_ack,
+};

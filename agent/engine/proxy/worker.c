@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A worker's own matters: randomness, sockets in pods' namespaces, the buffer budget, freeing at the end of a round. */
+#include "worker.h"
+#include "engine/base/cleanup.h"
+#include "engine/base/limits.h"
+
+#include <errno.h>
+#include <malloc.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+
+#define TRIM_AFTER_MS 5000
+
+/* xorshift128+ (Vigna): unpredictability is not needed, for trace ids and endpoint choice. */
+uint64_t worker_random(struct worker *w)
+{
+	uint64_t a = w->random[0], b = w->random[1];
+
+	w->random[0] = b;
+	a ^= a << 23;
+	w->random[1] = a ^ b ^ (a >> 17) ^ (b >> 26);
+	return w->random[1] + b;
+}
+
+int pod_socket(struct pod *p, bool v6, enum socket_role role)
+{
+	struct engine *e = p->w->e;
+	int fd = sock_cache_take(v6 ? &p->sockets6 : &p->sockets4, e->home_netns_fd, v6 ? AF_INET6 : AF_INET,
+				 worker_now_ms(p->w));
+	int r;
+
+	if (fd < 0)
+		return fd;
+	r = e->cfg.claim_socket(e->cfg.claim_arg, fd, role);
+	if (r < 0) {
+		close(fd);
+		return r;
+	}
+	return fd;
+}
+
+/* --- buffer budget --- */
+
+static const uint32_t level_window[] = {LIMIT_STREAM_WINDOW_START, 64 * 1024, 16 * 1024};
+
+static void set_level(struct worker *w, unsigned level)
+{
+	w->window_level = level;
+	log_info("proxy", "worker %u: %zu bytes wait for slow readers, stream windows start at %u bytes now", w->index,
+		 local_backlog_bytes(), level_window[level]);
+	list_foreach(pn, &w->pods) {
+		struct pod *p = list_entry(pn, struct pod, node);
+
+		list_foreach(tn, &p->tunnels) {
+			struct tunnel *t = list_entry(tn, struct tunnel, node);
+
+			if (!t->h2 || t->state == TUNNEL_CLOSED)
+				continue;
+			h2_set_initial_window(t->h2, level_window[level]);
+			tunnel_flush_soon(t);
+		}
+	}
+}
+
+void worker_check_budget(struct worker *w)
+{
+	size_t held = local_backlog_bytes();
+	unsigned level = w->window_level;
+
+	if (held > w->budget / 2)
+		level = 2;
+	else if (held > w->budget / 4 && level < 1)
+		level = 1;
+	else if (held < w->budget / 8)
+		level = 0;
+	if (level != w->window_level)
+		set_level(w, level);
+}
+
+/* --- memory --- */
+
+static void trim(struct timer *t)
+{
+	struct worker *w = container_of(t, struct worker, trim);
+
+	/* Sockets made ahead hold descriptors and the pod's namespace: they go with the burst that wanted them. */
+	list_foreach(n, &w->pods) {
+		struct pod *p = list_entry(n, struct pod, node);
+
+		sock_cache_done(&p->sockets4);
+		sock_cache_done(&p->sockets6);
+	}
+	malloc_trim(0);
+}
+
+void worker_trim_soon(struct worker *w)
+{
+	if (!timer_armed(&w->trim))
+		loop_timer_set(w->loop, &w->trim, TRIM_AFTER_MS);
+}
+
+static void reap(struct task *t)
+{
+	struct worker *w = container_of(t, struct worker, reap);
+
+	list_foreach_safe(n, tmp, &w->conns_doomed)
+		free(list_entry(n, struct conn, node));
+	list_init(&w->conns_doomed);
+	list_foreach_safe(n, tmp, &w->tunnels_doomed)
+		tunnel_free(list_entry(n, struct tunnel, node));
+	list_init(&w->tunnels_doomed);
+}
+
+int worker_init(struct worker *w, struct engine *e, unsigned index)
+{
+	int r;
+
+	w->e = e;
+	w->index = index;
+	w->budget = e->cfg.buffer_limit / e->n_workers;
+	w->source_port = (uint16_t)(LIMIT_SOURCE_PORT_FIRST + index * 512);
+	w->trim.fn = trim;
+	list_init(&w->pods);
+	list_init(&w->conns_doomed);
+	list_init(&w->tunnels_doomed);
+	task_init(&w->reap, reap);
+	if (getrandom(w->random, sizeof(w->random), 0) != (ssize_t)sizeof(w->random))
+		return -EIO;
+	w->plaintext = malloc(LIMIT_PLAINTEXT_BYTES);
+	w->model = model_new();
+	if (!w->plaintext || !w->model)
+		return -ENOMEM;
+	r = loop_new(&w->loop);
+	return r;
+}
+
+/* On the worker's own thread, after its loop ended: what is open is reset. */
+void worker_close_all(struct worker *w)
+{
+	while (!list_empty(&w->pods)) {
+		struct pod *p = list_entry(w->pods.next, struct pod, node);
+
+		pod_stop_accepting(p);
+		p->draining = true;
+		loop_timer_cancel(w->loop, &p->drain);
+		p->drain.fn(&p->drain);
+	}
+	task_cancel(&w->reap);
+	reap(&w->reap);
+	tls_stream_thread_done();
+	h2_thread_done();
+}
+
+void worker_done(struct worker *w)
+{
+	model_free(w->model);
+	loop_free(w->loop);
+	free(w->plaintext);
+}

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Inside of the L4 engine, private to proxy/. A worker is one thread: its loop, its model index, its replica of each pod,
+ * and the connections and tunnels it accepted or dialled. Nothing here is shared between workers but `struct engine`,
+ * whose fields are constant after the start or atomic.
+ */
+#pragma once
+#include "engine/base/list.h"
+#include "engine/base/log.h"
+#include "engine/io/loop.h"
+#include "engine/io/sock.h"
+#include "engine/io/tls_stream.h"
+#include "engine/proto/h2.h"
+#include "engine/proto/hbone.h"
+#include "engine/proxy/engine.h"
+#include "engine/telemetry/accesslog.h"
+#include "engine/telemetry/reason.h"
+#include "local.h"
+
+#include <pthread.h>
+
+struct worker;
+struct pod;
+struct conn;
+struct tunnel;
+
+struct engine {
+	struct engine_config cfg;
+	struct worker *workers;
+	unsigned n_workers;
+	int home_netns_fd;
+	uint64_t max_conns;    /* from the descriptor limit */
+	atomic_ulong conns;    /* open over all workers */
+	struct table pods;     /* control thread: number -> struct pod_shared */
+	bool started;
+};
+
+struct worker {
+	struct engine *e;
+	unsigned index;
+	pthread_t thread;
+	struct loop *loop;
+	struct model *model;
+	struct list pods;
+	uint64_t random[2];
+	size_t budget;		    /* backlog bytes this worker may hold */
+	unsigned window_level;	    /* 0 full windows, 1 and 2 reduced */
+	size_t window_grown;	    /* window promised to streams beyond the start value */
+	struct timer trim;	    /* gives memory back to the system some time after a peak */
+	uint8_t *plaintext;	    /* LIMIT_PLAINTEXT_BYTES, shared by all tunnels */
+	struct list conns_doomed;   /* to free at the end of the round: events and callbacks may still name them */
+	struct list tunnels_doomed;
+	struct task reap;
+	uint16_t source_port;	    /* next to try for inbound dials */
+};
+
+/* What all workers' replicas of a pod share: the descriptors, closed with the last reference. */
+struct pod_shared {
+	atomic_uint refs;
+	atomic_uint acceptors; /* workers that still accept: the last closes the listeners */
+	struct engine *e;
+	uint32_t number;
+	int netns_fd;
+	int listeners[3];
+	bool removing; /* control thread */
+	void (*done)(void *arg, uint32_t number);
+	void *done_arg;
+	struct loop_msg done_msg;
+};
+
+enum listener_kind { LISTEN_OUTBOUND, LISTEN_INBOUND, LISTEN_HBONE, LISTENERS };
+
+struct listener {
+	struct watch watch;
+	struct pod *pod;
+	enum listener_kind kind;
+};
+
+struct pod {
+	struct list node; /* worker->pods */
+	struct worker *w;
+	struct pod_shared *shared;
+	uint32_t number;
+	struct workload *workload;
+	struct tls_identity *identity;
+	char *baggage;
+	struct listener listeners[LISTENERS];
+	struct timer accept_retry;
+	struct sock_cache sockets4, sockets6;
+	struct table pool;	/* pool key -> struct pool_entry */
+	struct list tunnels;	/* all, both roles */
+	struct list conns;	/* all */
+	unsigned handshakes;	/* unfinished inbound ones */
+	bool draining, accepting;
+	struct timer drain;
+};
+
+enum conn_kind { CONN_OUT_HBONE, CONN_OUT_TCP, CONN_IN_HBONE, CONN_IN_PLAIN };
+enum conn_state { CONN_SETUP, CONN_OPEN, CONN_DEAD };
+
+/* One proxied connection. `app` is the pod's own side; the other side is a stream of a tunnel, or `struct relay`'s far. */
+struct conn {
+	struct list node;	 /* pod->conns; after conn_end worker->conns_doomed */
+	struct list tunnel_node; /* tunnel->conns */
+	struct pod *pod;
+	uint8_t kind, state, reason;
+	bool early : 1;	      /* refused before set-up: short log form */
+	bool stream_open : 1; /* the HTTP/2 stream exists */
+	bool end_received : 1, end_sent : 1;
+	bool established : 1; /* 200 or both TCP sides up */
+	bool retrying : 1;
+	bool relay : 1; /* embedded in a struct relay */
+	int32_t stream_id;
+	uint32_t window;      /* this stream's receive window */
+	uint32_t window_run;  /* bytes the app took at once since the window last grew */
+	uint32_t uncredited;  /* bytes taken by the app since the last credit */
+	struct ip_port client, dst; /* original caller and destination */
+	struct ip_port target;	    /* endpoint or authority address */
+	struct workload *peer;	    /* destination of outbound, source of inbound; counted, may be NULL */
+	struct service *service;    /* counted, may be NULL */
+	struct tunnel *tunnel;
+	uint64_t start_us, bytes_sent, bytes_recv; /* as the local app sees them */
+	uint64_t deadline_ms;
+	struct timer timer;
+	uint16_t retry_ms;
+	int16_t status; /* CONNECT status for the log */
+	struct local app;
+};
+
+/* A plain TCP connection has a second socket and a task to go on with later. */
+struct relay {
+	struct conn conn;
+	struct local far;
+	struct task more;
+};
+
+enum tunnel_state { TUNNEL_DIALING, TUNNEL_HANDSHAKE, TUNNEL_SETTINGS, TUNNEL_READY, TUNNEL_CLOSED };
+
+/* One mutual-TLS HTTP/2 connection of a pod, either role. */
+struct tunnel {
+	struct list node;	/* pod->tunnels */
+	struct pod *pod;
+	struct pool_entry *pool; /* client role while it takes new streams */
+	struct list pool_node;
+	struct tls_identity *identity; /* the SSL's contexts must outlive it */
+	struct tls_verify verify;
+	struct tls_stream tls;
+	struct h2 *h2;
+	struct watch watch;
+	struct task flush;
+	struct timer timer; /* handshake deadline, then keepalive and idle */
+	struct list conns;
+	uint32_t n_conns;
+	uint8_t state;
+	bool server, goaway, ping_sent, paused, read_more;
+	struct ip_port local, remote;
+	char *expected; /* client role: identity that the server must prove */
+	uint64_t created_ms, heard_ms, idle_since_ms;
+	uint64_t flushed;	    /* bytes emitted in the present flush */
+	struct conn *gather_conn;   /* whose DATA is being collected */
+	struct iovec gather[32];
+	int n_gather;
+};
+
+#define POOL_KEY_MAX 512
+struct pool_entry {
+	struct list tunnels;
+	size_t key_len;
+	char key[];
+};
+
+/* worker.c */
+int worker_init(struct worker *w, struct engine *e, unsigned index);
+void worker_close_all(struct worker *w);
+void worker_done(struct worker *w);
+uint64_t worker_random(struct worker *w);
+static inline uint64_t worker_now_ms(const struct worker *w)
+{
+	return loop_now_ms(w->loop);
+}
+/* Follows the backlog of all streams: smaller windows as the budget fills, larger again when it empties. */
+void worker_check_budget(struct worker *w);
+void worker_trim_soon(struct worker *w);
+/* A TCP socket in the pod's namespace, claimed for its role; -errno. `v6` chooses the family. */
+int pod_socket(struct pod *p, bool v6, enum socket_role role);
+struct pod *worker_pod(struct worker *w, uint32_t number);
+
+/* pod.c */
+/* Takes over the references. 0 or -ENOMEM (nothing taken). */
+int pod_open(struct worker *w, struct pod_shared *shared, struct workload *wl, struct tls_identity *id);
+void pod_stop_accepting(struct pod *p);
+void pod_drain(struct pod *p, unsigned drain_ms);
+void pod_check_drained(struct pod *p);
+void pod_set_workload(struct pod *p, struct workload *w);
+struct pod_shared *pod_shared_unref(struct pod_shared *s);
+
+/* conn.c */
+/* Counted against the connection limit: -EMFILE beyond it. */
+int conn_new(struct pod *p, enum conn_kind kind, struct conn **ret);
+/* Lets go of everything but the app's descriptor, which is returned, without a log line. */
+int conn_take_fd(struct conn *c);
+void conn_set_route(struct conn *c, struct workload *peer, struct service *service);
+/* Writes the short log line of something refused before a connection existed, and counts it. */
+void conn_log_refused(struct pod *p, enum accesslog_direction direction, const struct ip_port *src,
+		      const struct ip_port *dst, enum wr_reason reason);
+/* The one way a connection ends: `app_reset` ends the pod's side by RST. Logs, releases, frees at the end of the round. */
+void conn_end(struct conn *c, enum wr_reason reason, bool reset);
+
+/* outbound.c, inbound.c */
+/* Routes an accepted connection; takes the descriptor. */
+void outbound_accept(struct pod *p, int fd, const struct ip_port *client, const struct ip_port *dst);
+/* The tunnel of c failed before its CONNECT was answered: try again against the present model until the deadline. */
+void outbound_retry(struct conn *c, enum wr_reason reason);
+void outbound_opened(struct conn *c);
+void inbound_accept_plain(struct pod *p, int fd, const struct ip_port *client, const struct ip_port *dst);
+void inbound_request(struct tunnel *t, int32_t id, const struct h2_headers *h, bool end_stream);
+void inbound_app_event(struct watch *w, uint32_t events);
+/* Dials dst in the pod with the caller's address (own ports first): a connecting socket or -errno. */
+int inbound_dial(struct pod *p, const struct ip_port *client, const struct ip_port *dst);
+
+/* relay.c */
+/* c->app is watched already; takes the connecting far socket. 0 or -errno (not taken). */
+int relay_start(struct conn *c, int far_fd);
+/* The app's socket became ready: fn of its watch. */
+void relay_app_event(struct watch *w, uint32_t events);
+void relay_close(struct conn *c, bool reset);
+
+/* stream.c: the pump between app and stream */
+void stream_open(struct conn *c);
+void stream_app_event(struct watch *w, uint32_t events);
+ssize_t stream_pull(struct conn *c, uint8_t *buf, size_t max, bool *ret_eof);
+void stream_data(struct conn *c, struct iovec *iov, int n);
+void stream_end(struct conn *c);
+void stream_closed(struct conn *c, uint32_t error);
+
+/* tunnel.c */
+/* Connects from the client's address (when the families agree) to next_hop:15008, expecting exactly this identity. */
+int tunnel_dial(struct pod *p, const struct ip_port *client, const struct ip_port *next_hop, const char *expected,
+		struct tunnel **ret);
+void tunnel_accept(struct pod *p, int fd, const struct ip_port *client, const struct ip_port *dst);
+void tunnel_flush_soon(struct tunnel *t);
+void tunnel_attach(struct tunnel *t, struct conn *c);
+void tunnel_detach(struct conn *c);
+void tunnel_goaway(struct tunnel *t);
+/* Frees a tunnel that tunnel_fail has ended; for the reaper at the end of the round. */
+void tunnel_free(struct tunnel *t);
+/* Ends the tunnel and everything on it with this reason. */
+void tunnel_fail(struct tunnel *t, enum wr_reason reason);
+
+/* pool.c */
+/* A tunnel that takes one more stream, dialled if needed. 0, -errno. */
+int pool_get(struct pod *p, const struct workload *dst, const struct ip_port *next_hop, const struct ip_port *client,
+	     struct tunnel **ret);
+void pool_remove(struct tunnel *t);
+/* The worker that owns this tunnel key: connections move there before any byte moved. */
+unsigned pool_worker(const struct pod *p, const struct workload *dst, const struct ip_port *next_hop,
+		     const struct ip_port *client);
+
+/* dump.c */
+struct cJSON *dump_worker(struct worker *w, const char *what);
