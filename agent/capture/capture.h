@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Capture: loads the BPF programs, attaches one instance per pod inside its network namespace, keeps the maps
+ * and pins, and makes the listeners. Control thread, except capture_claim_socket (any thread). Called by
+ * agent/enroll (pods), agent/main (open, claim hook) and, read-only and without an agent, by warrenctl
+ * through the pins.
+ */
+#pragma once
+#include "engine/model/model.h"
+#include "engine/proxy/engine.h"
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+/* As in abi/maps.h: numbers are 1..CAPTURE_MAX_PODS-1. */
+#define CAPTURE_MAX_PODS 512
+
+struct capture;
+struct cJSON;
+
+struct capture_config {
+	const char *node;
+	const char *pin_dir;	 /* default /sys/fs/bpf */
+	const char **mesh_cidrs; /* none: every address */
+	size_t n_mesh_cidrs;
+	const uint16_t *excluded_ports; /* destination ports never captured */
+	size_t n_excluded_ports;
+	bool on_agent_loss_open;
+	const char *assume_missing; /* comma list: "tcx,sockops,..." forces each fallback; NULL */
+};
+
+/* Probes, mounts or checks bpffs, opens or adopts the pinned maps, attaches sockops at the cgroup v2 root. On
+ * failure *ret_error (malloc'd) names what is missing and the command that would fix it. */
+int capture_open(const struct capture_config *cfg, struct capture **ret, char **ret_error);
+/* The same node's pins for reading and for capture_pod_detach, without an agent: changes nothing, attaches
+ * nothing. pin_dir NULL: the default. -ENOENT: no agent of that node ever ran since boot. */
+int capture_open_readonly(const char *node, const char *pin_dir, struct capture **ret, char **ret_error);
+/* Releases descriptors only; programs, maps and pins stay in force (fail closed) for the successor. */
+struct capture *capture_close(struct capture *c);
+
+/* Attaches everything to the namespace `netns_fd` and opens the three listeners there (or uses `listeners`
+ * when their first is >= 0: passed on by a predecessor). The steps are undone in reverse on failure. number:
+ * unique per node, 1..CAPTURE_MAX_PODS-1, the same again when the same pod is re-enrolled after a restart. */
+struct capture_pod {
+	uint32_t number;
+	const char *uid, *namespace_, *name;
+	int netns_fd;
+};
+int capture_pod_attach(struct capture *c, const struct capture_pod *pod, const int listeners[3],
+		       int ret_listeners[3], char **ret_error);
+/* Attaches to interfaces that came since (call it now and then, it is cheap: a listing when nothing is new)
+ * and puts back what somebody took away. The number of attachments made, or -errno. */
+int capture_pod_refresh(struct capture *c, uint32_t number, int netns_fd);
+/* New connections bypass from now on; captured ones go on. */
+int capture_pod_drain(struct capture *c, uint32_t number);
+/* Detaches programs, removes rules, routes, sysctls that still have our value, map entries, pins. netns_fd
+ * may be -1 when the namespace is gone: then only pins and entries go. Idempotent; continues on errors and
+ * returns the first. */
+int capture_pod_detach(struct capture *c, uint32_t number, int netns_fd);
+/* Numbers with pins left by earlier agents, with the uid and namespace inode recorded for each. */
+struct capture_leftover {
+	uint32_t number;
+	char uid[256];
+	uint64_t netns_dev, netns_ino, netns_cookie;
+	char netns_path[256];
+};
+int capture_leftovers(struct capture *c, struct capture_leftover **ret, size_t *ret_n);
+
+/* `m`: the model after `d` was applied to it. The first call after capture_open also removes what an earlier
+ * agent left and `m` does not know: its delta is the whole first state. 0, or -E2BIG when
+ * CAPTURE_MAX_DESTINATIONS is reached. Known VIPs (captured even outside the mesh ranges) and known
+ * un-enrolled pod addresses (never captured). */
+int capture_apply_model(struct capture *c, const struct model *m, const struct model_delta *d);
+
+/* Engine hook: writes ownership into the socket's sk_storage, sets marks, IP_TRANSPARENT and congestion
+ * control by role. */
+int capture_claim_socket(void *arg, int fd, enum socket_role role);
+
+/* What is wanted, attached, in the maps; counters by pod and reason; the kernel features found. */
+struct cJSON *capture_dump(struct capture *c);
+/* The probe report; also callable without an open capture (c NULL). */
+struct cJSON *capture_probe(const char *assume_missing);

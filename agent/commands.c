@@ -1,0 +1,338 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The admin commands behind warrenctl. A call comes in, JSON leaves. Control thread. */
+#include "node_private.h"
+#include "engine/base/clock.h"
+#include "engine/telemetry/accesslog.h"
+#include "engine/telemetry/reason.h"
+#include "takeover.h"
+
+#include <cjson/cJSON.h>
+#include <string.h>
+
+bool node_ready(void *arg, const char **ret_why)
+{
+	return node_is_up(arg, ret_why);
+}
+
+static cJSON *counters(void)
+{
+	cJSON *o = cJSON_CreateObject();
+
+	for (int i = 1; i < WR_REASON_MAX_; i++)
+		if (reason_counter((enum wr_reason)i))
+			cJSON_AddNumberToObject(o, reason_name((enum wr_reason)i),
+						(double)reason_counter((enum wr_reason)i));
+	if (accesslog_dropped())
+		cJSON_AddNumberToObject(o, "access_log_lines_dropped", (double)accesslog_dropped());
+	return o;
+}
+
+/* Resources are listed by `config dump`: here only how many there are in each state. */
+static void add_source(cJSON *o, struct node *n)
+{
+	cJSON *dump = source_dump(n->source), *list = cJSON_DetachItemFromObject(dump, "resources"), *i;
+	cJSON *states = cJSON_AddObjectToObject(dump, "resources");
+
+	cJSON_ArrayForEach(i, list)
+	{
+		const char *state = cJSON_GetStringValue(cJSON_GetObjectItem(i, "state"));
+		cJSON *have = state ? cJSON_GetObjectItem(states, state) : NULL;
+
+		if (have)
+			cJSON_SetNumberValue(have, have->valuedouble + 1);
+		else if (state)
+			cJSON_AddNumberToObject(states, state, 1);
+	}
+	cJSON_Delete(list);
+	cJSON_AddItemToObject(o, "source", dump);
+}
+
+static void status(void *arg, struct admin_call *c)
+{
+	struct node *n = arg;
+	struct pods_counts counts = pods_count(n->pods);
+	cJSON *o = cJSON_CreateObject(), *list, *pods;
+	const char *why;
+	bool up = node_is_up(n, &why);
+
+	cJSON_AddStringToObject(o, "node", n->o.node);
+	cJSON_AddStringToObject(o, "version", WARREN_VERSION);
+	cJSON_AddNumberToObject(o, "pid", getpid());
+	cJSON_AddNumberToObject(o, "uptime_s", (double)((clock_now_ms() - n->start_ms) / 1000));
+	cJSON_AddBoolToObject(o, "up", up);
+	list = cJSON_AddArrayToObject(o, "pending");
+	if (!up)
+		cJSON_AddItemToArray(list, cJSON_CreateString(why));
+	list = cJSON_AddArrayToObject(o, "alarms");
+	if (source_alarm(n->source))
+		cJSON_AddItemToArray(list, cJSON_CreateString(source_alarm(n->source)));
+	pods = cJSON_AddObjectToObject(o, "pods");
+	cJSON_AddNumberToObject(pods, "enrolled", counts.enrolled);
+	cJSON_AddNumberToObject(pods, "pending", counts.pending);
+	cJSON_AddNumberToObject(pods, "draining", counts.draining);
+	cJSON_AddNumberToObject(pods, "refused", counts.refused);
+	cJSON_AddNumberToObject(o, "connections", (double)engine_open_connections(n->engine));
+	cJSON_AddNumberToObject(o, "workers", (double)n->o.workers);
+	cJSON_AddStringToObject(o, "ca", ca_describe(n->ca));
+	add_source(o, n);
+	cJSON_AddItemToObject(o, "counters", counters());
+	admin_reply(c, o);
+}
+
+static void pod_list(void *arg, struct admin_call *c)
+{
+	admin_reply(c, pods_dump(((struct node *)arg)->pods));
+}
+
+static cJSON *workloads(struct node *n)
+{
+	cJSON *array = cJSON_CreateArray();
+	struct table_iter it = {0};
+	struct workload *w;
+	char ip[64];
+
+	while ((w = table_next(&n->model->workloads_by_uid, &it))) {
+		cJSON *o = cJSON_CreateObject(), *addrs = cJSON_CreateArray();
+
+		cJSON_AddStringToObject(o, "uid", w->uid);
+		cJSON_AddStringToObject(o, "namespace", w->namespace_);
+		cJSON_AddStringToObject(o, "name", w->name);
+		for (size_t i = 0; i < w->n_addrs; i++)
+			cJSON_AddItemToArray(
+				addrs, cJSON_CreateString(ip_addr_format(&w->addrs[i], ip, sizeof(ip))));
+		cJSON_AddItemToObject(o, "addresses", addrs);
+		cJSON_AddStringToObject(o, "node", w->node);
+		cJSON_AddBoolToObject(o, "local", w->local);
+		cJSON_AddStringToObject(o, "protocol", w->protocol == TUNNEL_HBONE ? "HBONE" : "TCP");
+		cJSON_AddBoolToObject(o, "ready", w->ready);
+		cJSON_AddStringToObject(o, "identity", w->identity);
+		cJSON_AddStringToObject(o, "canonical_name", w->canonical_name);
+		cJSON_AddStringToObject(o, "canonical_revision", w->canonical_revision);
+		cJSON_AddStringToObject(o, "workload_type", w->workload_type);
+		cJSON_AddStringToObject(o, "workload_name", w->workload_name);
+		cJSON_AddItemToArray(array, o);
+	}
+	return array;
+}
+
+static cJSON *endpoint(const struct service *s, const struct service_endpoint *e)
+{
+	cJSON *o = cJSON_CreateObject(), *ports = cJSON_CreateObject();
+	char text[64], port[8];
+
+	cJSON_AddStringToObject(o, "address", ip_addr_format(&e->addr, text, sizeof(text)));
+	cJSON_AddStringToObject(o, "workload", e->workload ? e->workload->name : "");
+	cJSON_AddStringToObject(o, "protocol",
+				e->workload && e->workload->protocol == TUNNEL_HBONE ? "HBONE" : "TCP");
+	cJSON_AddBoolToObject(o, "healthy", e->healthy);
+	for (size_t i = 0; i < s->n_ports; i++) {
+		snprintf(port, sizeof(port), "%u", s->ports[i].port);
+		cJSON_AddNumberToObject(ports, port, e->target_ports[i]);
+	}
+	cJSON_AddItemToObject(o, "target_ports", ports);
+	return o;
+}
+
+static cJSON *services(struct node *n)
+{
+	cJSON *array = cJSON_CreateArray();
+	struct table_iter it = {0};
+	struct service *s;
+	char ip[64];
+
+	while ((s = table_next(&n->model->services_by_hostname, &it))) {
+		cJSON *o = cJSON_CreateObject(), *list;
+
+		cJSON_AddStringToObject(o, "namespace", s->namespace_);
+		cJSON_AddStringToObject(o, "name", s->name);
+		cJSON_AddStringToObject(o, "hostname", s->hostname);
+		list = cJSON_AddArrayToObject(o, "vips");
+		for (size_t i = 0; i < s->n_vips; i++)
+			cJSON_AddItemToArray(list,
+					     cJSON_CreateString(ip_addr_format(&s->vips[i], ip, sizeof(ip))));
+		list = cJSON_AddArrayToObject(o, "ports");
+		for (size_t i = 0; i < s->n_ports; i++) {
+			cJSON *p = cJSON_CreateObject();
+
+			cJSON_AddStringToObject(p, "name", s->ports[i].name);
+			cJSON_AddNumberToObject(p, "port", s->ports[i].port);
+			cJSON_AddItemToArray(list, p);
+		}
+		list = cJSON_AddArrayToObject(o, "endpoints");
+		for (size_t i = 0; i < s->n_endpoints; i++)
+			cJSON_AddItemToArray(list, endpoint(s, &s->endpoints[i]));
+		cJSON_AddItemToArray(array, o);
+	}
+	return array;
+}
+
+static void workload_list(void *arg, struct admin_call *c)
+{
+	admin_reply(c, workloads(arg));
+}
+
+static void service_list(void *arg, struct admin_call *c)
+{
+	admin_reply(c, services(arg));
+}
+
+static void dumped(void *arg, struct cJSON *array)
+{
+	admin_reply(arg, array);
+}
+
+static void connection_list(void *arg, struct admin_call *c)
+{
+	engine_dump(((struct node *)arg)->engine, "connections", dumped, c);
+}
+
+static void tunnel_list(void *arg, struct admin_call *c)
+{
+	engine_dump(((struct node *)arg)->engine, "tunnels", dumped, c);
+}
+
+static void memory_show(void *arg, struct admin_call *c)
+{
+	engine_dump(((struct node *)arg)->engine, "memory", dumped, c);
+}
+
+static void certificate_list(void *arg, struct admin_call *c)
+{
+	admin_reply(c, cert_store_dump(((struct node *)arg)->certs));
+}
+
+static void bpf_show(void *arg, struct admin_call *c)
+{
+	admin_reply(c, capture_dump(((struct node *)arg)->capture));
+}
+
+static void config_dump(void *arg, struct admin_call *c)
+{
+	struct node *n = arg;
+	cJSON *o = cJSON_CreateObject();
+
+	cJSON_AddItemToObject(o, "options", options_dump(&n->o));
+	cJSON_AddItemToObject(o, "source", source_dump(n->source));
+	cJSON_AddItemToObject(o, "workloads", workloads(n));
+	cJSON_AddItemToObject(o, "services", services(n));
+	cJSON_AddItemToObject(o, "pods", pods_dump(n->pods));
+	admin_reply(c, o);
+}
+
+static const char *arg_text(struct admin_call *c, const char *name)
+{
+	return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(admin_args(c), name));
+}
+
+static void log_level(void *arg, struct admin_call *c)
+{
+	const char *level = arg_text(c, "level");
+	cJSON *o;
+
+	(void)arg;
+	if (level && log_set_level(level) < 0) {
+		admin_reply_error(c, EINVAL, "log level: %s: expected error, warn, info or debug", level);
+		return;
+	}
+	o = cJSON_CreateObject();
+	cJSON_AddStringToObject(o, "level", log_get_level());
+	admin_reply(c, o);
+}
+
+static void pod_switch(struct node *n, struct admin_call *c, int (*fn)(struct pods *p, const char *name),
+		       const char *word)
+{
+	const char *name = arg_text(c, "name");
+	bool all = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(admin_args(c), "all"));
+	cJSON *o;
+	int count;
+
+	if (!name && !all) {
+		admin_reply_error(c, EINVAL, "pod %s: name a pod, or all", word);
+		return;
+	}
+	count = fn(n->pods, all ? NULL : name);
+	if (!count && !all) {
+		admin_reply_error(c, ENOENT, "pod %s: no such pod on this node: %s", word, name);
+		return;
+	}
+	o = cJSON_CreateObject();
+	cJSON_AddNumberToObject(o, "pods", count);
+	admin_reply(c, o);
+}
+
+static void pod_release(void *arg, struct admin_call *c)
+{
+	pod_switch(arg, c, pods_release, "release");
+}
+
+static void pod_enroll(void *arg, struct admin_call *c)
+{
+	pod_switch(arg, c, pods_readmit, "enroll");
+}
+
+struct hand {
+	struct node *n;
+	int fd, error;
+};
+
+static void hand_pod(void *arg, uint32_t number, const char *uid)
+{
+	struct hand *h = arg;
+	int fds[3];
+
+	if (h->error || engine_pod_listeners(h->n->engine, number, fds) < 0)
+		return;
+	h->error = takeover_send(h->fd, uid, fds);
+	for (int i = 0; i < 3; i++)
+		close(fds[i]);
+}
+
+static void takeover(void *arg, struct admin_call *c)
+{
+	struct node *n = arg;
+	struct hand h = {.n = n, .fd = admin_fd(c)};
+
+	if (n->handed_over) {
+		admin_reply_error(c, EBUSY, "already handed over");
+		return;
+	}
+	pods_each(n->pods, hand_pod, &h);
+	if (!h.error)
+		h.error = takeover_send(h.fd, NULL, NULL);
+	if (h.error) {
+		admin_reply_error(c, -h.error, "hand-over failed: %s", strerror(-h.error));
+		return;
+	}
+	admin_reply(c, cJSON_CreateTrue());
+	log_info("agent", "a successor has taken over");
+	node_hand_over(n);
+}
+
+int node_register_commands(struct node *n)
+{
+	static const struct {
+		const char *name;
+		admin_handler fn;
+	} commands[] = {
+		{"status", status},
+		{"pod list", pod_list},
+		{"workload list", workload_list},
+		{"service list", service_list},
+		{"connection list", connection_list},
+		{"tunnel list", tunnel_list},
+		{"certificate list", certificate_list},
+		{"bpf show", bpf_show},
+		{"config dump", config_dump},
+		{"log level", log_level},
+		{"pod release", pod_release},
+		{"pod enroll", pod_enroll},
+		{"memory show", memory_show},
+		{"takeover", takeover},
+	};
+	int r = 0;
+
+	for (size_t i = 0; i < ARRAY_SIZE(commands) && r == 0; i++)
+		r = admin_register(n->admin, commands[i].name, commands[i].fn, n);
+	return r;
+}

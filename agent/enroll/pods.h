@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The pods of this node that belong into the mesh, each with a small state machine:
+ * pending (why) -> enrolled -> draining -> gone; refused (why) stays out. Control thread; called by
+ * agent/node.c.
+ */
+#pragma once
+#include "agent/capture/capture.h"
+#include "engine/identity/ca.h"
+#include "engine/model/model.h"
+#include "engine/proxy/engine.h"
+
+struct pods;
+struct loop;
+struct cJSON;
+
+struct pods_config {
+	struct loop *loop;
+	struct capture *capture;
+	struct engine *engine;
+	struct cert_store *certs;
+	unsigned drain_ms;
+	/* Addresses found in the namespace of a pod whose manifest names none. */
+	void (*found_addresses)(void *arg, const char *uid, const struct ip_addr *addrs, size_t n);
+	/* Something changed that status or readiness shows. */
+	void (*changed)(void *arg);
+	void *arg;
+};
+
+struct pods_counts {
+	unsigned enrolled, pending, draining, refused;
+};
+
+int pods_new(const struct pods_config *cfg, struct pods **ret);
+/* Lets go of all without taking pods out of capture: they stay closed until an agent is back. */
+struct pods *pods_free(struct pods *p);
+/* What the model says now; enrols and un-enrols accordingly. The first call also settles what an earlier
+ * agent left. */
+void pods_apply(struct pods *p, const struct model_delta *d);
+/* Listeners passed on by a predecessor; used when this pod is enrolled. Takes the descriptors. */
+void pods_offer_listeners(struct pods *p, const char *uid, const int fds[3]);
+/* A successor has taken over: from now on nothing is enrolled, and capture is left alone; descriptors of a
+ * namespace that goes are still closed. */
+void pods_retire(struct pods *p);
+/* A renewed certificate goes to every pod of its identity. */
+void pods_set_identity(struct pods *p, struct tls_identity *id);
+struct pods_counts pods_count(const struct pods *p);
+struct cJSON *pods_dump(const struct pods *p);
+/* Names of pods that are still pending, for readiness; static buffer. "" when none is. */
+const char *pods_pending(const struct pods *p);
+/* Takes a pod ("ns/name", name, uid, or NULL for all) out of capture at once and keeps it out until
+ * pods_readmit. How many. */
+int pods_release(struct pods *p, const char *name);
+int pods_readmit(struct pods *p, const char *name);
+/* Calls fn for each enrolled pod. */
+void pods_each(struct pods *p, void (*fn)(void *arg, uint32_t number, const char *uid), void *arg);

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The agent's options: command line, environment and --config file, all from one table. */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include <stddef.h>
+
+#define OPTIONS_CIDRS_MAX 64
+#define WARREN_VERSION "0.1.0"
+
+struct options {
+	const char *node, *source, *ca, *trust_domain, *cluster_id, *network, *cluster_domain, *run_dir,
+		*pin_dir;
+	const char *assume_missing, *log, *access_log, *on_agent_loss, *mesh_cidr;
+	const char *mesh_cidrs[OPTIONS_CIDRS_MAX]; /* split from mesh_cidr */
+	size_t n_mesh_cidrs;
+	uint64_t workers, drain_ms, dial_timeout_ms, cert_ttl_ms, buffer_limit, readiness_port;
+	bool takeover;
+};
+
+/* Fills *ret from defaults, then the config file, the environment, the command line (later wins). 0 go on, 1
+ * help or version was printed (exit 0), -EINVAL a message was printed (exit 2). Strings live as long as the
+ * process. */
+int options_parse(int argc, char **argv, struct options *ret);
+struct cJSON;
+struct cJSON *options_dump(const struct options *o);
