@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What works without an agent: the kernel's features, the pins, taking pods out of capture. Called by main.c. */
+#include "ctl.h"
+#include "agent/capture/capture.h"
+#include "engine/base/cleanup.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+int local_doctor(struct ctl *c)
+{
+	cJSON *probe = capture_probe(NULL), *list = cJSON_IsArray(probe) ? probe : cJSON_GetObjectItem(probe, "features"), *i;
+	bool missing = false;
+
+	cJSON_ArrayForEach(i, list)
+	{
+		bool present = cJSON_IsTrue(cJSON_GetObjectItem(i, "present"));
+
+		missing |= !present && cJSON_IsTrue(cJSON_GetObjectItem(i, "required"));
+	}
+	if (!ctl_print_json(c, probe)) {
+		static const struct column columns[] = {
+			{"FEATURE", "name", AS_TEXT}, {"PRESENT", "present", AS_TEXT}, {"NEEDED FOR", "needed_for", AS_TEXT}};
+
+		table_print(list, columns, 3);
+		if (geteuid())
+			printf("\nnot root: what needs privileges shows as missing\n");
+	}
+	cJSON_Delete(probe);
+	return missing ? CTL_MISSING : CTL_OK;
+}
+
+static int open_pins(struct ctl *c, struct capture **ret)
+{
+	_cleanup_free_ char *error = NULL;
+	int r = client_find_node(c, false);
+
+	if (r)
+		return r;
+	r = capture_open_readonly(c->node, c->pin_dir, ret, &error);
+	if (r < 0)
+		return ctl_fail(c, r == -ENOENT ? CTL_NO_AGENT : CTL_MISSING, "%s", error ? error : strerror(-r));
+	return CTL_OK;
+}
+
+int local_pods(struct ctl *c, cJSON **ret)
+{
+	struct capture_leftover *left = NULL;
+	struct capture *cap = NULL;
+	cJSON *array;
+	size_t n = 0;
+	int r = open_pins(c, &cap);
+
+	if (r)
+		return r;
+	r = capture_leftovers(cap, &left, &n);
+	capture_close(cap);
+	if (r < 0)
+		return ctl_fail(c, CTL_MISSING, "cannot read the pins: %s", strerror(-r));
+	array = cJSON_CreateArray();
+	for (size_t i = 0; i < n; i++) {
+		cJSON *o = cJSON_CreateObject();
+		const char *at = strstr(left[i].uid, "//Pod/"), *slash = at ? strchr(at + 6, '/') : NULL;
+		char ns[256] = "";
+
+		if (slash)
+			snprintf(ns, sizeof(ns), "%.*s", (int)(slash - at - 6), at + 6);
+		cJSON_AddNumberToObject(o, "number", left[i].number);
+		cJSON_AddStringToObject(o, "uid", left[i].uid);
+		cJSON_AddStringToObject(o, "namespace", ns);
+		cJSON_AddStringToObject(o, "name", slash ? slash + 1 : left[i].uid);
+		cJSON_AddStringToObject(o, "netns", left[i].netns_path);
+		cJSON_AddStringToObject(o, "state", "captured, no agent");
+		cJSON_AddItemToArray(array, o);
+	}
+	free(left);
+	*ret = array;
+	return CTL_OK;
+}
+
+int local_bpf(struct ctl *c, cJSON **ret)
+{
+	struct capture *cap = NULL;
+	int r = open_pins(c, &cap);
+
+	if (r)
+		return r;
+	*ret = capture_dump(cap);
+	capture_close(cap);
+	return *ret ? CTL_OK : ctl_fail(c, CTL_MISSING, "cannot read the pins");
+}
+
+static bool named(const char *uid, const char *name)
+{
+	const char *at = strstr(uid, "//Pod/"), *full = at ? at + 6 : uid, *slash = strchr(full, '/');
+
+	return !name || !strcmp(uid, name) || !strcmp(full, name) || (slash && !strcmp(slash + 1, name));
+}
+
+/* The namespace an earlier agent recorded, if its path still names the same one. */
+static int open_recorded(const struct capture_leftover *l)
+{
+	_cleanup_close_ int fd = *l->netns_path ? open(l->netns_path, O_RDONLY | O_CLOEXEC) : -1;
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st) < 0 || st.st_ino != l->netns_ino)
+		return -1;
+	return take_fd(fd);
+}
+
+int local_release(struct ctl *c, const char *name)
+{
+	struct capture_leftover *left = NULL;
+	struct capture *cap = NULL;
+	int r = open_pins(c, &cap), count = 0, failed = 0;
+	size_t n = 0;
+
+	if (r)
+		return r;
+	r = capture_leftovers(cap, &left, &n);
+	for (size_t i = 0; r >= 0 && i < n; i++) {
+		int fd, e;
+
+		if (!named(left[i].uid, name))
+			continue;
+		fd = open_recorded(&left[i]);
+		e = capture_pod_detach(cap, left[i].number, fd);
+		if (fd >= 0)
+			close(fd);
+		count++;
+		failed = e < 0 ? e : failed;
+		if (!c->json)
+			printf("%s: %s\n", left[i].uid, e < 0 ? strerror(-e) : "out of capture");
+	}
+	free(left);
+	capture_close(cap);
+	if (r < 0 || failed)
+		return ctl_fail(c, CTL_MISSING, "release: %s", strerror(-(r < 0 ? r : failed)));
+	if (!count && name)
+		return ctl_fail(c, CTL_NOT_SO, "no captured pod is called %s", name);
+	if (c->json)
+		printf("{\"pods\": %d}\n", count);
+	return CTL_OK;
+}
