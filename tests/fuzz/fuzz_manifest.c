@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Arbitrary bytes as a manifest file: parsed, checked, stored, assembled into the model and dumped. */
+#include "agent/engine/source/assemble.h"
+#include "agent/engine/source/store.h"
+#include "agent/engine/source/yaml.h"
+#include "engine/base/log.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void document(void *arg, cJSON *tree, int line)
+{
+	store_put(arg, "fuzz.yaml", line, tree);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct assembly a = {.cfg = {"n1", "Kubernetes", "", "cluster.local", "cluster.local"}};
+	struct store s = {0};
+	struct yaml_error error = {0};
+	struct model *m = model_new();
+	struct model_delta *d;
+
+	log_set_level("error");
+	store_begin(&s);
+	if (yaml_parse((const char *)data, size, document, &s, &error) < 0)
+		store_keep_file(&s, "fuzz.yaml", error.line, error.reason);
+	store_end(&s);
+	for (int i = 0; i < 2; i++) {
+		if (assemble(&a, &s, &d) == 0) {
+			model_apply(m, d);
+			model_delta_free(d);
+		}
+	}
+	cJSON_Delete(store_dump(&s));
+	model_free(m);
+	assemble_done(&a);
+	store_done(&s);
+	return 0;
+}

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Joining and leaving the mesh under traffic; what is left behind in a pod; pods that vanish; pods that are refused."""
+import errno
+import json
+import os
+import re
+import socket
+import time
+
+from mesh import LABEL, Mesh, SANITIZER, check, eventually, run
+
+FALLBACK = True
+
+
+def setup():
+    m = Mesh("enrol")
+    m.agent_options = ["--drain=3s"]
+    m.pod("client", 1)
+    m.pod("server", 2)
+    m.apply(ambient=True)
+    m.pods["server"].serve("echo:7", "who:11")
+    m.start_agents()
+    return m
+
+
+def listing(agent):
+    got = agent.json("pod", "list")
+    return got if isinstance(got, list) else next(v for v in got.values() if isinstance(v, list))
+
+
+def states(agent):
+    return {p["name"].split("/")[-1]: p for p in listing(agent)}
+
+
+def is_enrolled(agent, name):
+    p = states(agent).get(name)
+    return bool(p) and p.get("state", p.get("status")) == "enrolled"
+
+
+VOLATILE = re.compile(r"(random|_mem\b|route/flush|stable_secret|neigh|nf_conntrack|tcp_fastopen_key|ipv4.route)")
+
+
+def inventory(pod):
+    """What a pod's namespace holds that an agent could have changed."""
+    rules = sorted(pod.sh("ip", "rule").stdout.splitlines() + pod.sh("ip", "-6", "rule").stdout.splitlines())
+    routes = pod.sh("ip", "route", "show", "table", "all").stdout + pod.sh("ip", "-6", "route", "show", "table", "all").stdout
+    routes = sorted(x for x in routes.splitlines() if "expires" not in x and not x.startswith("multicast"))
+    sysctls = sorted(x for x in pod.sh("sysctl", "-a", check_rc=False).stdout.splitlines() if x.startswith("net.") and not VOLATILE.search(x))
+    return {"programs": pod.sh("bpftool", "net", "show", check_rc=False).stdout, "qdiscs": pod.sh("tc", "qdisc", "show").stdout,
+            "rules": rules, "routes": routes, "sysctls": sysctls,
+            "listeners": sorted(x.split()[3] for x in pod.sh("ss", "-Htln").stdout.splitlines()), "links": pod.sh("ip", "-br", "link").stdout}
+
+
+def differences(a, b):
+    out = []
+    for k in a:
+        if a[k] != b[k]:
+            if isinstance(a[k], list):
+                out.append("%s: gone %s, new %s" % (k, [x for x in a[k] if x not in b[k]][:5], [x for x in b[k] if x not in a[k]][:5]))
+            else:
+                out.append("%s: %r -> %r" % (k, a[k], b[k]))
+    return out
+
+
+def test_a_pod_that_left_is_as_before(m):
+    p = m.pod("guest", 1)
+    before = inventory(p)
+    m.write_pod(p)
+    eventually(lambda: is_enrolled(m.agents[1], "guest"), 5, "enrolled")
+    check(differences(before, inventory(p)), "enrolment changes something that the inventory sees")
+    check(p.traffic("ping", m.pods["server"].ip, 7, 10, 10)["ok"], "meshed")
+    m.enrol(p, False)
+    eventually(lambda: not differences(before, inventory(p)), 8, "as before; now: %s" % differences(before, inventory(p)), step=0.3)
+    check("guest" not in states(m.agents[1]), "not listed any more", listing(m.agents[1]))
+    check(p.traffic("ping", m.pods["server"].ip, 7, 10, 10)["ok"], "in plaintext, as before")
+
+
+def flip(m, who):
+    """20 times out of and into the mesh; a new connection every 20 ms, one from before the first time."""
+    client, server = m.pods["client"], m.pods["server"]
+    agent = m.agents[who.node]
+    m.enrol(client, False)
+    m.enrol(server, False)
+    eventually(lambda: not states(m.agents[1]).get("client") and not states(m.agents[2]).get("server"), 10, "both out")
+    old = client.client("long", server.ip, 7, 50, 120)
+    old.wait_for('"connected": true')
+    new = client.client("every", server.ip, 7, 20, 120)
+    other = server if who is client else client
+    m.enrol(other, True)
+    eventually(lambda: is_enrolled(m.agents[other.node], other.name), 5, other.name + " in")
+    for _ in range(20):
+        m.enrol(who, True)
+        eventually(lambda: is_enrolled(agent, who.name), 6, who.name + " in", step=0.03)
+        time.sleep(0.1)
+        m.enrol(who, False)
+        eventually(lambda: not is_enrolled(agent, who.name), 6, who.name + " out", step=0.03)
+        time.sleep(0.1)
+    m.enrol(who, True)
+    eventually(lambda: is_enrolled(agent, who.name), 6, "in at the end")
+    new.signal(15)
+    r = new.result(40)
+    check(r["failed"] == 0 and r["done"] > 50, "no new connection failed", r)
+    count = r["done"]
+    check(old.running(), "the connection from before the first label lives", old.output()[-300:])
+    old.signal(15)
+    r = old.result(40)
+    check(r["ok"] or r["errno"] == errno.EINTR, "and worked all the time", r)
+    return "%d connections, %d messages" % (count, r["messages"])
+
+
+def test_client_labelled_20_times(m):
+    return flip(m, m.pods["client"])
+
+
+def test_server_labelled_20_times(m):
+    return flip(m, m.pods["server"])
+
+
+def test_open_connection_at_unlabel_drains_then_resets(m):
+    client, server = m.pods["client"], m.pods["server"]
+    for who in (client, server):
+        eventually(lambda: is_enrolled(m.agents[1], "client") and is_enrolled(m.agents[2], "server"), 8, "both in")
+        s = client.connect(server.ip, 7)
+        s.sendall(b"a")
+        check(s.recv(1) == b"a", "meshed")
+        start = time.monotonic()
+        m.enrol(who, False)
+        got = None
+        while time.monotonic() - start < 12:
+            try:
+                s.sendall(b"b")
+                if s.recv(1) != b"b":
+                    got = "end of file"
+                    break
+            except OSError as e:
+                got = e.errno
+                break
+            time.sleep(0.05)
+        lived = time.monotonic() - start
+        s.close()
+        m.enrol(who, True)
+        check(got in (errno.ECONNRESET, errno.EPIPE), "ends by RST, %s left" % who.name, got, lived)
+        check(2.5 < lived < 6, "lives for the drain of 3 s", lived)
+
+
+def test_new_connection_at_once_after_unlabel(m):
+    """While the old ones drain, new ones bypass."""
+    client, server = m.pods["client"], m.pods["server"]
+    eventually(lambda: is_enrolled(m.agents[1], "client") and is_enrolled(m.agents[2], "server"), 8, "both in")
+    old = client.connect(server.ip, 7)
+    old.sendall(b"a")
+    old.recv(1)
+    c = m.capture()
+    m.enrol(client, False)
+    eventually(lambda: not is_enrolled(m.agents[1], "client"), 3, "draining")
+    check(client.traffic("ping", server.ip, 7, 5, 5)["ok"], "new one works")
+    c.stop()
+    check([p for p in c.tcp() if p[0] == client.ip and p[3] == 7], "and went past the agent")
+    old.close()
+    m.enrol(client, True)
+    eventually(lambda: is_enrolled(m.agents[1], "client"), 8, "in again")
+
+
+def veths(m, node):
+    return run("ip", "-n", os.path.basename(m.node_netns(node)), "-br", "link").stdout
+
+
+def test_deleted_pod_lets_go(m):
+    """The node's end of a deleted pod's veth goes within a second or two, live connections or not; the peer is told."""
+    p = m.pod("mortal", 1)
+    m.write_pod(p)
+    eventually(lambda: is_enrolled(m.agents[1], "mortal"), 5, "enrolled")
+    s = p.connect(m.pods["server"].ip, 7)
+    s.sendall(b"x")
+    s.recv(1)
+    s.close()
+    check(p.veth + "@" in veths(m, 1), "veth there before")
+    m.delete_pod_netns(p)
+    eventually(lambda: p.veth + "@" not in veths(m, 1), 3, "the node's end is gone", step=0.1)
+    m.remove_manifest("pod-mortal.yaml")
+    eventually(lambda: "mortal" not in states(m.agents[1]), 5, "forgotten")
+
+
+def test_pod_deleted_while_the_agent_is_dead(m):
+    p = m.pod("ghost", 1)
+    m.write_pod(p)
+    eventually(lambda: is_enrolled(m.agents[1], "ghost"), 5, "enrolled")
+    m.agents[1].kill()
+    m.delete_pod_netns(p)
+    m.remove_manifest("pod-ghost.yaml")
+    eventually(lambda: p.veth + "@" not in veths(m, 1), 3, "the pins alone hold no namespace", step=0.1)
+    m.agents[1].start()
+    eventually(lambda: "ghost" not in m.agents[1].ctl("-j", "bpf", "show").stdout, 5, "its pins are gone")
+
+
+def test_namespace_made_anew_is_enrolled_anew(m):
+    p = m.pod("phoenix", 1)
+    m.write_pod(p)
+    eventually(lambda: is_enrolled(m.agents[1], "phoenix"), 5, "enrolled")
+    m.delete_pod_netns(p)
+    eventually(lambda: p.veth + "@" not in veths(m, 1), 3, "gone", step=0.1)
+    m.make_pod_netns(p)
+    c = None
+    eventually(lambda: "15001" in p.sh("ss", "-Htln").stdout, 6, "listeners in the new namespace")
+    eventually(lambda: is_enrolled(m.agents[1], "phoenix"), 3, "enrolled again")
+    c = m.capture()
+    check(p.traffic("ping", m.pods["server"].ip, 7, 5, 5)["ok"], "works")
+    c.stop()
+    check(not [x for x in c.tcp() if x[0] == p.ip and x[3] == 7], "meshed")
+    m.remove_manifest("pod-phoenix.yaml")
+
+
+def refusal(m, name, words, manifest):
+    m.write("pod-%s.yaml" % name, manifest)
+    try:
+        got = eventually(lambda: states(m.agents[1]).get(name), 5, "%s is listed with its refusal" % name)
+        text = json.dumps(got) + m.agents[1].text()
+        check(got.get("state", got.get("status")) != "enrolled", "refused", got)
+        check(any(w in json.dumps(got).lower() for w in words), "the reason names it (%s)" % ", ".join(words), text[-600:])
+    finally:
+        m.remove_manifest("pod-%s.yaml" % name)
+        eventually(lambda: name not in states(m.agents[1]), 5, "forgotten")
+
+
+def test_refused_host_network(m):
+    p = m.pod("hostnet", 1)
+    d = p.manifest()
+    d["spec"]["hostNetwork"] = True
+    refusal(m, "hostnet", ["hostnetwork", "host network"], d)
+
+
+def test_refused_node_namespace(m):
+    p = m.pod("onnode", 1)
+    d = p.manifest()
+    d["metadata"]["annotations"]["warren.dev/netns"] = m.node_netns(1)
+    refusal(m, "onnode", ["node", "agent"], d)
+
+
+def test_refused_shared_namespace(m):
+    p = m.pod("twin", 1)
+    d = p.manifest()
+    d["metadata"]["annotations"]["warren.dev/netns"] = m.pods["client"].netns
+    refusal(m, "twin", ["client", "namespace"], d)
+
+
+def test_refused_injected_sidecar(m):
+    p = m.pod("sidecar", 1)
+    d = p.manifest()
+    d["metadata"]["annotations"]["sidecar.istio.io/status"] = "{}"
+    d["spec"]["containers"].append({"name": "istio-proxy"})
+    refusal(m, "sidecar", ["sidecar"], d)
+
+
+def test_refused_foreign_socket(m):
+    p = m.pod("squatter", 1)
+    s = p.listen(15001)
+    refusal(m, "squatter", ["15001", "socket", "in use"], p.manifest())
+    s.close()
+    check("clsact" not in p.sh("tc", "qdisc", "show").stdout and "15006" not in p.sh("ss", "-Htln").stdout, "undone in reverse")
+
+
+for _f in (test_client_labelled_20_times, test_server_labelled_20_times):
+    _f.seconds = 180

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent and its command line as an operator meets them: start, readiness, manifests good and bad, the CA's folder."""
+import json
+import os
+import subprocess
+import time
+
+import certs
+from mesh import BUILD, LABEL, Mesh, check, eventually, run
+
+FALLBACK = False
+
+
+def setup():
+    m = Mesh("node")
+    os.makedirs(m.ca)
+    m.operator_root = certs.write_plugin_ca(m.ca)
+    m.pod("client", 1)
+    m.pod("server", 2)
+    m.pod("second", 2, labels={"app": "server"}, account="server")
+    m.vips = m.service("server", {"app": "server"}, [("who", 80, 11)])
+    m.service("named", {"app": "server"}, [("main", 81, "main")])
+    m.service("headless", {"app": "server"}, [("who", 80, 11)], clusterIP="None", clusterIPs=["None"])
+    m.apply()
+    for n in ("server", "second"):
+        m.pods[n].serve("echo:7", "who:11")
+    m.start_agents()
+    return m
+
+
+def served_by(m, port=80, address=None):
+    with m.pods["client"].connect(address or m.vips[0], port) as s:
+        return s.recv(200).decode().split()[2]
+
+
+def test_operators_ca(m):
+    """Istio's plug-in files (an RSA intermediate): the chain ends in the operator's root."""
+    check(m.pods["client"].traffic("ping", m.pods["server"].ip, 7, 5, 5)["ok"], "traffic with the operator's CA")
+    text = m.agents[1].ctl("-j", "status").stdout + m.agents[1].ctl("-j", "certificate", "list").stdout
+    check("operator" in text.lower() or "intermediate" in text.lower(), "status says whose root", text[:600])
+    check(not os.path.exists(m.ca + "/root-key.pem"), "no root of its own beside the operator's")
+
+
+def test_service_spreads(m):
+    seen = [served_by(m) for _ in range(60)]
+    counts = {a: seen.count(a) for a in set(seen)}
+    check(set(counts) == {m.pods["server"].ip, m.pods["second"].ip} and min(counts.values()) >= 10, "both endpoints", counts)
+
+
+def test_named_target_port(m):
+    vip = m.services["named"]["spec"]["clusterIP"]
+    check(m.pods["client"].traffic("ping", vip, 81, 5, 5)["ok"], "named target port")
+
+
+def test_unready_pod_gets_nothing(m):
+    m.pods["second"].ready = False
+    m.write_pod(m.pods["second"])
+    time.sleep(0.5)
+    seen = {served_by(m) for _ in range(30)}
+    m.pods["second"].ready = True
+    m.write_pod(m.pods["second"])
+    check(seen == {m.pods["server"].ip}, "only the ready one", seen)
+    eventually(lambda: served_by(m) == m.pods["second"].ip, 5, "ready again: served again")
+
+
+def test_readiness_and_status(m):
+    r = run("nsenter", "--net=" + m.node_netns(1), "curl", "-s", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", "http://127.0.0.1:15021/healthz/ready")
+    check(r.stdout == "200", "readiness", r.stdout)
+    check(m.agents[1].ctl("status").returncode == 0 and isinstance(m.agents[1].json("status"), dict), "status")
+
+
+def test_every_object_lists(m):
+    for words in (("pod", "list"), ("workload", "list"), ("service", "list"), ("connection", "list"), ("tunnel", "list"), ("certificate", "list"),
+                  ("bpf", "show"), ("config", "dump"), ("doctor",)):
+        r = m.agents[1].ctl("-j", *words, check_rc=False)
+        check(r.returncode == 0, "warrenctl -j %s" % " ".join(words), r.stderr[-300:])
+        try:
+            json.loads(r.stdout)
+        except ValueError as e:
+            check(False, "JSON of %s: %s" % (" ".join(words), e), r.stdout[:300])
+        check(m.agents[1].ctl(*words, check_rc=False).stdout.strip(), "text of " + " ".join(words))
+
+
+def test_wrong_use(m):
+    ctl, agent = os.path.join(BUILD, "warrenctl"), os.path.join(BUILD, "warren-agent")
+    check(run(ctl, "nonsense", check_rc=False).returncode != 0, "unknown object")
+    r = run(agent, "--node=x", "--source=dir:/nonexistent", "--workers=many", "--ca=dir:/tmp/x", check_rc=False, timeout=10)
+    check(r.returncode == 2 and "workers" in r.stderr + r.stdout, "a wrong value names itself and exits 2", r)
+    r = run(agent, "--no-such-option", check_rc=False, timeout=10)
+    check(r.returncode == 2, "unknown option exits 2", r)
+    r = run(agent, "--help", check_rc=False, timeout=10)
+    check(r.returncode == 0 and all("--" + o in r.stdout for o in ("node", "source", "ca", "mesh-cidr", "drain", "takeover", "assume-missing")), "help", r.stdout[:500])
+
+
+def test_without_an_agent(m):
+    m.agents[1].kill()
+    try:
+        r = m.agents[1].ctl("status", check_rc=False)
+        check(r.returncode != 0, "status says so", r.stdout)
+        for words in (("bpf", "show"), ("doctor",), ("pod", "list")):
+            r = m.agents[1].ctl(*words, check_rc=False)
+            check(r.stdout.strip(), "works without an agent: " + " ".join(words), r.stderr[-300:])
+    finally:
+        m.agents[1].start()
+
+
+def test_release_without_an_agent(m):
+    """The way out when no agent will come back: the pod works in plaintext, as an operator asked."""
+    m.agents[1].kill()
+    try:
+        m.agents[1].ctl("pod", "release", "--all")
+        p = m.pods["client"]
+        check(p.traffic("ping", m.pods["server"].ip, 7, 3, 3)["ok"], "released: past the mesh")
+        check("wr_" not in p.sh("bpftool", "net", "show", check_rc=False).stdout and len(p.sh("ip", "rule").stdout.splitlines()) == 3, "nothing left in the pod")
+    finally:
+        m.agents[1].start()
+    c = m.capture()
+    check(m.pods["client"].traffic("ping", m.pods["server"].ip, 7, 3, 3)["ok"], "meshed again")
+    c.stop()
+    check(not [x for x in c.tcp() if x[3] == 7], "by the tunnel")
+
+
+def test_bad_document_is_refused_alone(m):
+    m.write("mixed.yaml", {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "good", "namespace": "demo"},
+                           "spec": {"selector": {"app": "server"}, "clusterIP": "10.96.1.1", "ports": [{"port": 80, "targetPort": 11}]}},
+            {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "bad", "namespace": "demo"},
+             "spec": {"selector": {"app": "server"}, "clusterIP": "10.96.1.300", "ports": [{"port": 80000}]}})
+    eventually(lambda: "good" in m.agents[1].ctl("-j", "service", "list").stdout, 3, "the good one applies")
+    text = m.agents[1].ctl("-j", "config", "dump").stdout
+    check('"refused"' in text and "mixed.yaml" in text, "the bad one is shown as refused", text[-800:])
+    check(served_by(m, address="10.96.1.1"), "the good one serves")
+    m.remove_manifest("mixed.yaml")
+
+
+def test_last_good_version_stays(m):
+    good = m.services["server"]
+    m.write("services.yaml", *[dict(s, spec=dict(s["spec"], ports=[{"port": "eighty"}])) if s is good else s for s in m.services.values()])
+    time.sleep(0.7)
+    check(served_by(m), "the last good version serves")
+    m.apply()
+
+
+def test_broken_yaml_changes_nothing(m):
+    m.write("pod-client.yaml", "kind: Pod\n  bad indent: [\n")
+    time.sleep(0.7)
+    check(m.pods["client"].traffic("ping", m.pods["server"].ip, 7, 3, 3)["ok"], "still meshed")
+    check("client" in m.agents[1].ctl("-j", "pod", "list").stdout, "still enrolled")
+    m.write_pod(m.pods["client"])
+
+
+def test_empty_folder_changes_nothing(m):
+    """Suddenly empty, then away, also across a restart: an alarm, not an un-enrolment."""
+    kept = {n: open(os.path.join(m.config, n)).read() for n in os.listdir(m.config)}
+    for n in kept:
+        os.unlink(os.path.join(m.config, n))
+    time.sleep(1)
+    c = m.capture()
+    check(served_by(m), "services stay")
+    m.agents[1].kill()
+    m.agents[1].start()
+    check(served_by(m), "also after a restart")
+    c.stop()
+    check(not [x for x in c.tcp() if x[3] in (7, 11)], "and nothing in plaintext")
+    text = m.agents[1].ctl("-j", "config", "dump", check_rc=False).stdout + m.agents[1].ctl("-j", "status", check_rc=False).stdout + m.agents[1].text()
+    check("empty" in text, "alarm", m.agents[1].text()[-500:])
+    for n, text in kept.items():
+        m.write(n, text)
+    time.sleep(0.7)
+    check(served_by(m), "the folder is back")
+
+
+def test_two_pods_one_label_each_way(m):
+    """A pod's own label wins over its namespace's."""
+    p = m.pods["second"]
+    m.enrol(p, False)
+    eventually(lambda: '"second"' not in m.agents[2].ctl("-j", "pod", "list").stdout and "demo/second" not in m.agents[2].ctl("-j", "pod", "list").stdout, 15, "out by its own label")
+    c = m.capture()
+    check(served_by(m, port=11, address=p.ip), "reached in plaintext")
+    c.stop()
+    check([x for x in c.tcp() if x[2] == p.ip and x[3] == 11], "seen on the link")
+    m.enrol(p, None)

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Agents that die and come back, peers that stay away, and the hand-over to a successor."""
+import errno
+import re
+import signal
+import socket
+import time
+
+from mesh import Failure, Mesh, SANITIZER, check, eventually, run, scaled
+
+FALLBACK = True
+DIAL = 4
+
+
+def setup():
+    m = Mesh("restart")
+    m.agent_options = ["--dial-timeout=%ds" % DIAL, "--drain=3s"]
+    m.pod("client", 1)
+    m.pod("server", 2)
+    m.apply()
+    m.pods["server"].serve("echo:7", "duplex:9")
+    m.start_agents()
+    return m
+
+
+def exchange(m, timeout=1.0):
+    start = time.monotonic()
+    r = m.pods["client"].traffic("ping", m.pods["server"].ip, 7, 3, 64)
+    check(r["ok"] and r["seconds"] < timeout * (4 if SANITIZER else 1), "an attempt made after up succeeds within 1 s", r)
+    return time.monotonic() - start
+
+
+def test_killed_20_times_under_traffic(m):
+    client, server = m.pods["client"], m.pods["server"]
+    c = m.capture(expression="tcp and not port 15008")
+    new = client.client("every", server.ip, 7, 25, 300)
+    rounds = 20 if not SANITIZER else 6
+    for i in range(rounds):
+        bulk = client.client("bulk", server.ip, 9, 1 << 30, 0)
+        time.sleep(0.15)
+        victims = [m.agents[1], m.agents[2]] if i % 3 == 2 else [m.agents[1 + i % 3]]
+        for a in victims:
+            a.kill()
+        time.sleep(0.1)
+        for a in victims:
+            a.start(wait=False)
+        for a in victims:
+            a.wait_up()
+        exchange(m)
+        r = bulk.result(40)
+        check(r["ok"] or r["errno"] in (errno.ECONNRESET, errno.EPIPE), "a transfer ends whole or by RST, round %d" % i, r)
+    new.signal(signal.SIGTERM)
+    r = new.result(60)
+    odd = {k: v for k, v in r["errors"].items() if k not in ("Connection reset by peer", "Broken pipe")}
+    c.stop()
+    check(not odd, "nothing corrupted, refused, or accepted and then stuck", r)
+    check(not c.tcp(), "nothing in plaintext", c.tcp()[:4])
+    return "%d connections, %d of them reset" % (r["done"] + r["failed"], r["failed"])
+
+
+def attempt_while_gone(m, victim, others=()):
+    client = m.pods["client"]
+    victim.kill()
+    p = client.client("ping", m.pods["server"].ip, 7, 1, 8)
+    time.sleep(1.5)
+    check(p.running(), "not refused while agent %d is gone" % victim.node, p.output())
+    victim.start()
+    up = time.monotonic()
+    r = p.result(30)
+    check(r["ok"], "completes once the agent is back", r)
+    return time.monotonic() - up
+
+
+def test_attempt_while_the_clients_agent_is_gone(m):
+    took = attempt_while_gone(m, m.agents[1])
+    check(took < 5, "at the client's next retransmission", took)
+
+
+def test_attempt_while_the_servers_agent_is_gone(m):
+    """Within the dial deadline: the client's agent tries again until the peer is up, never in plaintext."""
+    c = m.capture(expression="tcp and not port 15008")
+    took = attempt_while_gone(m, m.agents[2])
+    c.stop()
+    check(took < 2 and not c.tcp(), "soon after the peer is up, only by the tunnel", took, c.tcp()[:4])
+
+
+def test_peer_stays_away(m):
+    client = m.pods["client"]
+    m.agents[2].kill()
+    before = len(m.agents[1].access())
+    start = time.monotonic()
+    s = client.connect(m.pods["server"].ip, 7)
+    s.settimeout(20)
+    try:
+        s.sendall(b"x")
+        got = s.recv(1)
+    except OSError as e:
+        got = e.errno
+    took = time.monotonic() - start
+    s.close()
+    m.agents[2].start()
+    check(got == errno.ECONNRESET and took < DIAL + 1, "RST within the dial deadline", got, took)
+    lines = [x for x in m.agents[1].access()[before:] if "error" in x]
+    check(lines and re.search(r"dial_|tls_|connect_", lines[-1]["error"]), "with a reason", lines)
+    exchange(m)
+
+
+def test_tunnel_of_a_dead_peer(m):
+    """An open connection whose peer agent dies ends by RST when the tunnel is known to be broken."""
+    client = m.pods["client"]
+    s = client.connect(m.pods["server"].ip, 7)
+    s.sendall(b"x")
+    s.recv(1)
+    m.agents[2].kill()
+    s.settimeout(10)
+    try:
+        got = s.recv(1)
+    except OSError as e:
+        got = e.errno
+    s.close()
+    m.agents[2].start()
+    check(got == errno.ECONNRESET, "reset at once", got)
+    exchange(m)
+
+
+def test_successor_loses_no_connection(m):
+    client, server = m.pods["client"], m.pods["server"]
+    for node in (1, 2):
+        for _ in range(2):
+            agent = m.agents[node]
+            held = client.connect(server.ip, 7)
+            new = client.client("every", server.ip, 7, 10, 120)
+            time.sleep(0.5)
+            old = agent.process
+            successor = agent.start(wait=False, extra=["--takeover"])
+            time.sleep(0.3)
+            old.signal(signal.SIGTERM)
+            eventually(lambda: not old.running(), 20, "the old agent of node %d ends" % node)
+            eventually(agent.up, 15, "the successor is up")
+            check(successor.running(), "the successor runs", successor.output()[-1000:])
+            time.sleep(0.5)
+            new.signal(signal.SIGTERM)
+            r = new.result(40)
+            # Those still open when the old agent's drain ended may be reset; an exchange here takes milliseconds.
+            check(r["failed"] == 0 and r["done"] > 50, "no new connection lost on node %d" % node, r)
+            held.close()
+    exchange(m)
+
+
+def test_second_agent_refuses(m):
+    agent = m.agents[1]
+    r = run("nsenter", "--net=" + m.node_netns(1), *agent.arguments(), check_rc=False, timeout=20)
+    check(r.returncode not in (0, -9) and str(agent.pid) in r.stderr + r.stdout, "a second agent without --takeover names the pid", r)
+    exchange(m)
+
+
+def test_sigterm_without_successor(m):
+    """Accepts until the drain ends, then goes; open connections end by RST; the pods stay closed."""
+    client, agent = m.pods["client"], m.agents[2]
+    s = client.connect(m.pods["server"].ip, 7)
+    s.sendall(b"x")
+    s.recv(1)
+    agent.process.signal(signal.SIGTERM)
+    time.sleep(0.5)
+    check(client.traffic("ping", m.pods["server"].ip, 7, 3, 8)["ok"], "still accepts while it waits for a successor")
+    eventually(lambda: not agent.process.running(), 15, "ends after the drain")
+    check(agent.process.popen.returncode in (0, -15), "ends well", agent.process.popen.returncode)
+    s.settimeout(5)
+    try:
+        got = s.recv(1)
+    except OSError as e:
+        got = e.errno
+    check(got == errno.ECONNRESET, "open one: reset", got)
+    agent.start()
+    exchange(m)
+
+
+test_killed_20_times_under_traffic.seconds = 240
+test_successor_loses_no_connection.seconds = 150

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What crosses the link and who is let in: seen from outside, by a capture, openssl s_client and another HTTP/2 stack."""
+import datetime
+import errno
+import os
+import socket
+import ssl
+import subprocess
+import time
+
+import certs
+import hbone
+import h2.events
+from demo import tls_version
+from mesh import Mesh, SANITIZER, check, eventually, run, scaled
+
+FALLBACK = True
+DAY = datetime.timedelta(days=1)
+
+
+def setup():
+    m = Mesh("wire")
+    m.pod("client", 1)
+    m.pod("server", 2)
+    m.pod("plain", 1, enrolled=False)
+    m.vips = m.service("server", {"app": "server"}, [("echo", 80, 7)])
+    m.apply()
+    m.pods["server"].serve("echo:7", "duplex:9", "who:11", "rst:12")
+    m.pods["plain"].serve("echo:7")
+    m.start_agents()
+    m.root = certs.root_file(m.ca)
+    m.good = certs.issue(certs.load_ca(m.ca), m.pods["client"].identity, m.dir + "/good.pem")
+    return m
+
+
+def test_only_15008_with_tls13(m):
+    client, server = m.pods["client"], m.pods["server"]
+    secret = b"SECRET-OF-THE-APP-"
+    c = m.capture()
+    for address, port in ((server.ip, 7), (server.ip6, 7), (m.vips[0], 80), (m.vips[1], 80)):
+        with client.connect(address, port) as s:
+            s.sendall(secret * 10)
+            s.recv(1000)
+    client.traffic("bulk", server.ip, 9, scaled(8 << 20), scaled(8 << 20))
+    with m.pods["plain"].connect(server.ip, 7) as s:
+        s.sendall(b"IN-CLEAR-FROM-OUTSIDE")
+        s.recv(100)
+    c.stop()
+    members = {client.ip, client.ip6, server.ip, server.ip6}
+    between = [p for p in c.tcp() if p[0] in members and p[2] in members]
+    check(between, "the capture saw the connections")
+    odd = [p for p in between if 15008 not in (p[1], p[3])]
+    check(not odd, "between enrolled pods nothing but 15008", odd[:5])
+    versions = {v for v in (tls_version(p[5]) for p in between) if v}
+    check(versions == {"TLS 1.3"}, "TLS 1.3", versions)
+    check(secret not in c.data(), "the app's bytes are not readable on the link")
+    check(b"IN-CLEAR-FROM-OUTSIDE" in c.data(), "the capture can see clear text: an unlabelled pod's")
+
+
+def s_client(m, *args):
+    r = m.pods["plain"].sh("openssl", "s_client", "-connect", m.pods["server"].ip + ":15008", "-alpn", "h2", "-quiet", "-no_ign_eof",
+                           "-CAfile", m.root, *args, check_rc=False, input="PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", timeout=20, errors="replace")
+    return r
+
+
+def refused(m, reason, *args):
+    before = reason_count(m.agents[2], reason)
+    r = s_client(m, *args)
+    said = eventually(lambda: reason_count(m.agents[2], reason) > before, 3,
+                      "counted and logged as %s; client saw: %s" % (reason, (r.stderr or "")[-300:]))
+    check(said, reason)
+
+
+def reason_count(agent, reason):
+    return sum(line.get("error", "").startswith(reason + ":") or line.get("error", "") == reason for line in agent.access()) + \
+        agent.text().count(reason)
+
+
+def test_accepted_with_a_good_certificate(m):
+    r = m.pods["plain"].sh("sh", "-c", "(printf 'PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n\\0\\0\\0\\4\\0\\0\\0\\0\\0'; sleep 0.5) | openssl s_client -connect %s:15008 -alpn h2 "
+                           "-CAfile %s -cert %s -key %s" % (m.pods["server"].ip, m.root, m.good, m.good), check_rc=False, errors="replace")
+    text = r.stdout + r.stderr
+    check("TLSv1.3" in text and "ALPN protocol: h2" in text and "Verify return code: 0" in text, "handshake with a good certificate", text[-1500:])
+
+
+def test_refused_without_certificate(m):
+    refused(m, "tls_no_client_certificate")
+
+
+def test_refused_of_another_ca(m):
+    pem = certs.issue(certs.make_root(), m.pods["client"].identity, m.dir + "/other-ca.pem")
+    refused(m, "tls_unknown_ca", "-cert", pem, "-key", pem)
+
+
+def test_refused_of_another_trust_domain(m):
+    pem = certs.issue(certs.load_ca(m.ca), "spiffe://other.example/ns/demo/sa/client", m.dir + "/other-td.pem")
+    refused(m, "tls_trust_domain", "-cert", pem, "-key", pem)
+
+
+def test_refused_expired(m):
+    pem = certs.issue(certs.load_ca(m.ca), m.pods["client"].identity, m.dir + "/expired.pem", start=-2 * DAY, end=-DAY)
+    refused(m, "tls_certificate_expired", "-cert", pem, "-key", pem)
+
+
+def test_refused_tls12(m):
+    refused(m, "tls_version", "-tls1_2", "-cert", m.good, "-key", m.good)
+
+
+def test_refused_without_spiffe_name(m):
+    pem = certs.issue(certs.load_ca(m.ca), None, m.dir + "/nameless.pem")
+    before = sum("error" in x for x in m.agents[2].access())
+    r = s_client(m, "-cert", pem, "-key", pem)
+    eventually(lambda: sum("error" in x for x in m.agents[2].access()) > before or "tls_" in m.agents[2].text(), 3, "logged: " + r.stderr[-300:])
+
+
+def dial(m, **kw):
+    return hbone.Client(m.pods["plain"], m.pods["server"].ip, m.good, m.root, **kw)
+
+
+def test_other_stack_gets_200_and_data(m):
+    c = dial(m)
+    s = c.request(m.pods["server"].ip + ":7", headers=[
+        ("baggage", "k8s.cluster.name=x,k8s.namespace.name=demo"), ("forwarded", 'for="%s:5"' % m.pods["plain"].ip),
+        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00")])
+    answer = c.response(s)
+    check(answer.get(":status") == "200", "200", answer)
+    check("k8s.namespace.name=demo" in answer.get("baggage", ""), "the destination's baggage", answer)
+    blob = os.urandom(100000)
+    for at in range(0, len(blob), 16384):
+        c.send(s, blob[at:at + 16384])
+    check(c.read(s, len(blob)) == blob, "data both ways")
+    c.send(s, b"", end=True)
+    check(c.wait(h2.events.StreamEnded, s), "END_STREAM for the app's FIN")
+    c.close()
+
+
+def test_other_stack_ipv6(m):
+    c = hbone.Client(m.pods["plain"], m.pods["server"].ip6, m.good, m.root)
+    s = c.request("[%s]:7" % m.pods["server"].ip6)
+    check(c.status(s) == 200, "200 by IPv6")
+    c.close()
+
+
+def test_statuses(m):
+    server = m.pods["server"].ip
+    c = dial(m)
+    for authority, method, wanted, why in ((server + ":7", "GET", 400, "another method"), ("nonsense", "CONNECT", 400, "no port"),
+                                           (server + ":0x", "CONNECT", 400, "bad port"), (m.pods["plain"].ip + ":7", "CONNECT", 400, "another pod"),
+                                           (server + ":4444", "CONNECT", 503, "nobody listens"), (server + ":15008", "CONNECT", 503, "the mesh's own port"),
+                                           ("nobody.demo.svc.cluster.local:80", "CONNECT", 503, "unknown name"),
+                                           (server + ":7", "CONNECT", 200, "a good one on the same tunnel")):
+        s = c.request(authority, method, end=method == "GET")
+        try:
+            got = c.status(s, 3)
+        except TimeoutError as e:
+            got = e
+        check(got == wanted, "%s: %s %s is answered %d" % (why, method, authority, wanted), got)
+    c.close()
+
+
+def test_reset_becomes_rst_stream_and_back(m):
+    c = dial(m)
+    s = c.request(m.pods["server"].ip + ":12")
+    check(c.status(s) == 200, "200")
+    c.send(s, b"x")
+    e = c.wait(h2.events.StreamReset, s)
+    check(e and e.error_code == 10, "the app's RST is RST_STREAM CONNECT_ERROR", e)
+    c.close()
+
+
+def test_ping_is_answered(m):
+    c = dial(m)
+    c.h2.ping(b"12345678")
+    c.flush()
+    e = c.wait(h2.events.PingAckReceived)
+    check(e and e.ping_data == b"12345678", "PING ACK", e)
+    c.close()
+
+
+def test_broken_http2_ends_the_tunnel_only(m):
+    c = dial(m)
+    c.sock.sendall(b"\xff" * 400)
+    while c.pump(5):
+        pass
+    c2 = dial(m)
+    check(c2.status(c2.request(m.pods["server"].ip + ":7")) == 200, "the next tunnel works")
+    c2.close()
+
+
+def test_certificates_on_disk(m):
+    for name in os.listdir(m.ca):
+        with open(os.path.join(m.ca, name), errors="replace") as f:
+            if "PRIVATE KEY" in f.read():
+                check(os.stat(os.path.join(m.ca, name)).st_mode & 0o777 == 0o600, "%s is 0600" % name)
+    for a in m.agents.values():
+        text = a.ctl("-j", "certificate", "list").stdout + a.text() + a.ctl("config", "dump", check_rc=False).stdout
+        check("PRIVATE KEY" not in text, "no private key in dumps or logs")
+        check(m.pods["client" if a.node == 1 else "server"].identity in text, "the pod's certificate is listed")
+
+
+def test_wrong_server_identity_gets_no_byte(m):
+    """A server with a valid certificate of another pod answers on an enrolled pod's address."""
+    lone = m.pod("lone", 2, account="lone")
+    lone.ready = True
+    manifest = lone.manifest()
+    manifest["spec"]["nodeName"] = "a-node-without-agent"
+    m.write("pod-lone.yaml", manifest)
+    lone.known = False
+    ca = certs.load_ca(m.ca)
+    time.sleep(0.5)
+    for identity, wanted in ((m.pods["client"].identity, False), ("spiffe://other.example/ns/demo/sa/lone", False), (lone.identity, True)):
+        s = hbone.Server(lone, certs.issue(ca, identity, m.dir + "/lone.pem"), m.root)
+        c = m.pods["client"].connect(lone.ip, 7)
+        try:
+            c.sendall(b"data-of-the-client")
+            got = c.recv(18)
+        except OSError as e:
+            got = e.errno
+        c.close()
+        s.close()
+        if wanted:
+            check(got == b"data-of-the-client", "the right identity is served", got, s.errors)
+            check({"baggage", "forwarded", "traceparent"} <= set(s.requests[0]), "the three headers", s.requests)
+            check(s.requests[0][":authority"] == lone.ip + ":7" and ":path" not in s.requests[0], "CONNECT form", s.requests)
+        else:
+            check(got == errno.ECONNRESET and not s.received and not s.requests, "nothing for " + identity, got, s.requests)
+    eventually(lambda: [x for x in m.agents[1].access() if "tls_wrong_identity" in x.get("error", "")], 3, "reason in the log")
+
+
+def test_server_status_becomes_a_reset(m):
+    lone = m.pods["lone"]
+    s = hbone.Server(lone, certs.issue(certs.load_ca(m.ca), lone.identity, m.dir + "/lone2.pem"), m.root, mode="status:503")
+    try:
+        got = m.pods["client"].connect(lone.ip, 7).recv(1)
+    except OSError as e:
+        got = e.errno
+    s.close()
+    check(got == errno.ECONNRESET, "503 from the peer resets the app", got)
+    eventually(lambda: [x for x in m.agents[1].access() if "connect_status" in x.get("error", "") and "503" in x["error"]], 3, "status in the log")

@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Addresses, tables, lists and the event loop. */
+#include "engine/base/addr.h"
+#include "engine/base/cleanup.h"
+#include "engine/base/table.h"
+#include "engine/io/loop.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <cmocka.h>
+
+static void addresses_have_one_form(void **state)
+{
+	struct ip_addr v4, mapped, v6;
+	char text[64];
+
+	(void)state;
+	assert_int_equal(ip_addr_parse("10.0.0.1", &v4), 0);
+	assert_int_equal(ip_addr_parse("::ffff:10.0.0.1", &mapped), 0);
+	assert_true(ip_addr_equal(&v4, &mapped));
+	assert_true(ip_addr_is_v4(&mapped));
+	assert_string_equal(ip_addr_format(&mapped, text, sizeof(text)), "10.0.0.1");
+	assert_int_equal(ip_addr_parse("fd77::1", &v6), 0);
+	assert_false(ip_addr_is_v4(&v6));
+	assert_string_equal(ip_addr_format(&v6, text, sizeof(text)), "fd77::1");
+	assert_int_equal(ip_addr_parse("10.0.0.1.1", &v4), -EINVAL);
+	assert_int_equal(ip_addr_parse("", &v4), -EINVAL);
+}
+
+static void ports_are_parsed_strictly(void **state)
+{
+	static const char *const bad[] = {"",	     "10.0.0.1",	"10.0.0.1:",  "10.0.0.1:0",  "10.0.0.1:65536", ":80",
+					  "fd00::1:80", "[10.0.0.1]:80", "[fd00::1]80", "[fd00::1]:", "10.0.0.1:+8",
+					  "10.0.0.1: 8", "[]:80",	"[fd00::1:80",	"10.0.0.1:80x"};
+	struct ip_port p;
+	char text[IP_PORT_STRLEN];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		assert_int_equal(ip_port_parse(bad[i], strlen(bad[i]), &p), -EINVAL);
+	assert_int_equal(ip_port_parse("[fd00::1]:8080", 14, &p), 0);
+	assert_int_equal(p.port, 8080);
+	assert_string_equal(ip_port_format(&p, text, sizeof(text)), "[fd00::1]:8080");
+	assert_int_equal(ip_port_parse("1.2.3.4:80", 10, &p), 0);
+	assert_string_equal(ip_port_format(&p, text, sizeof(text)), "1.2.3.4:80");
+	assert_int_equal(ip_port_parse("1.2.3.4\0:80", 11, &p), -EINVAL);
+}
+
+static void cidrs_count_from_the_mapped_start(void **state)
+{
+	struct ip_addr a;
+	unsigned bits;
+
+	(void)state;
+	assert_int_equal(ip_cidr_parse("10.0.0.0/8", &a, &bits), 0);
+	assert_int_equal(bits, 104);
+	assert_int_equal(ip_cidr_parse("fd00::/8", &a, &bits), 0);
+	assert_int_equal(bits, 8);
+	assert_int_equal(ip_cidr_parse("10.1.2.3", &a, &bits), 0);
+	assert_int_equal(bits, 128);
+	assert_int_equal(ip_cidr_parse("10.0.0.0/33", &a, &bits), -EINVAL);
+	assert_int_equal(ip_cidr_parse("10.0.0.0/", &a, &bits), -EINVAL);
+}
+
+static void sockaddr_round_trip(void **state)
+{
+	struct sockaddr_storage ss;
+	struct ip_port p, q;
+
+	(void)state;
+	ip_port_parse("10.9.8.7:1234", 13, &p);
+	assert_int_equal(ip_port_to_sockaddr(&p, AF_INET, &ss), 16);
+	assert_int_equal(ip_port_from_sockaddr(&ss, &q), 0);
+	assert_true(ip_port_equal(&p, &q));
+	assert_int_equal(ip_port_to_sockaddr(&p, AF_INET6, &ss), 28);
+	assert_int_equal(ip_port_from_sockaddr(&ss, &q), 0);
+	assert_true(ip_port_equal(&p, &q));
+	ss.ss_family = AF_UNIX;
+	assert_int_equal(ip_port_from_sockaddr(&ss, &q), -EAFNOSUPPORT);
+}
+
+static void table_keeps_what_it_is_given(void **state)
+{
+	struct table t = {0};
+	static char keys[5000][16];
+	struct table_iter it = {0};
+	size_t seen = 0;
+	void *old;
+
+	(void)state;
+	assert_null(table_get_str(&t, "nothing"));
+	for (int i = 0; i < 5000; i++) {
+		snprintf(keys[i], sizeof(keys[i]), "key-%d", i);
+		assert_int_equal(table_put(&t, keys[i], strlen(keys[i]), keys[i], NULL), 0);
+	}
+	for (int i = 0; i < 5000; i++)
+		assert_ptr_equal(table_get_str(&t, keys[i]), keys[i]);
+	assert_int_equal(table_put(&t, keys[7], strlen(keys[7]), keys[8], &old), 0);
+	assert_ptr_equal(old, keys[7]);
+	for (int i = 0; i < 5000; i += 2)
+		assert_non_null(table_del(&t, keys[i], strlen(keys[i])));
+	assert_null(table_del(&t, keys[0], strlen(keys[0])));
+	while (table_next(&t, &it))
+		seen++;
+	assert_int_equal(seen, 2500);
+	table_done(&t);
+	assert_null(table_get_str(&t, "key-1"));
+}
+
+struct ticks {
+	struct loop *loop;
+	struct timer timers[50];
+	int order[50], n;
+	struct task task;
+	int tasks;
+	struct loop_msg msg;
+	bool message;
+	struct watch a, b;
+	int events;
+};
+
+static struct ticks ticks;
+
+static void tick(struct timer *t)
+{
+	ticks.order[ticks.n++] = (int)(t - ticks.timers);
+	if (ticks.n == 25)
+		loop_stop(ticks.loop);
+}
+
+static void timers_fire_in_order(void **state)
+{
+	(void)state;
+	memset(&ticks, 0, sizeof(ticks));
+	assert_int_equal(loop_new(&ticks.loop), 0);
+	for (int i = 0; i < 50; i++) {
+		ticks.timers[i].fn = tick;
+		loop_timer_set(ticks.loop, &ticks.timers[i], (uint64_t)((i * 7) % 50));
+	}
+	for (int i = 0; i < 50; i += 2)
+		loop_timer_cancel(ticks.loop, &ticks.timers[i]);
+	assert_int_equal(loop_run(ticks.loop), 0);
+	assert_int_equal(ticks.n, 25);
+	for (int i = 1; i < 25; i++)
+		assert_true((ticks.order[i - 1] * 7) % 50 < (ticks.order[i] * 7) % 50);
+	loop_free(ticks.loop);
+}
+
+static void task_again(struct task *t)
+{
+	if (++ticks.tasks < 3)
+		loop_defer(ticks.loop, t);
+}
+
+static void message(struct loop_msg *m)
+{
+	(void)m;
+	ticks.message = true;
+	loop_stop(ticks.loop);
+}
+
+static void *poster(void *arg)
+{
+	(void)arg;
+	loop_post(ticks.loop, &ticks.msg);
+	return NULL;
+}
+
+static void messages_and_tasks_run(void **state)
+{
+	pthread_t thread;
+
+	(void)state;
+	memset(&ticks, 0, sizeof(ticks));
+	assert_int_equal(loop_new(&ticks.loop), 0);
+	task_init(&ticks.task, task_again);
+	loop_defer(ticks.loop, &ticks.task);
+	loop_defer(ticks.loop, &ticks.task);
+	ticks.msg.fn = message;
+	pthread_create(&thread, NULL, poster, NULL);
+	assert_int_equal(loop_run(ticks.loop), 0);
+	pthread_join(thread, NULL);
+	assert_true(ticks.message);
+	assert_true(ticks.tasks >= 1);
+	loop_free(ticks.loop);
+}
+
+/* Whichever of two ready descriptors comes first removes the other, whose owner might be freed by then. */
+static void ready(struct watch *w, uint32_t events)
+{
+	(void)events;
+	ticks.events++;
+	loop_watch_del(ticks.loop, w == &ticks.a ? &ticks.b : &ticks.a);
+	loop_watch_del(ticks.loop, w);
+	loop_stop(ticks.loop);
+}
+
+static void removed_watch_gets_no_event(void **state)
+{
+	int x[2], y[2];
+
+	(void)state;
+	memset(&ticks, 0, sizeof(ticks));
+	assert_int_equal(loop_new(&ticks.loop), 0);
+	assert_int_equal(pipe(x), 0);
+	assert_int_equal(pipe(y), 0);
+	ticks.a.fn = ticks.b.fn = ready;
+	assert_int_equal(loop_watch_add(ticks.loop, &ticks.a, x[0], EPOLLIN), 0);
+	assert_int_equal(loop_watch_add(ticks.loop, &ticks.b, y[0], EPOLLIN), 0);
+	assert_int_equal(write(x[1], "x", 1), 1);
+	assert_int_equal(write(y[1], "y", 1), 1);
+	assert_int_equal(loop_run(ticks.loop), 0);
+	assert_int_equal(ticks.events, 1);
+	for (int i = 0; i < 2; i++) {
+		close(x[i]);
+		close(y[i]);
+	}
+	loop_free(ticks.loop);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(addresses_have_one_form),	 cmocka_unit_test(ports_are_parsed_strictly),
+		cmocka_unit_test(cidrs_count_from_the_mapped_start), cmocka_unit_test(sockaddr_round_trip),
+		cmocka_unit_test(table_keeps_what_it_is_given),	 cmocka_unit_test(timers_fire_in_order),
+		cmocka_unit_test(messages_and_tasks_run),	 cmocka_unit_test(removed_watch_gets_no_event),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

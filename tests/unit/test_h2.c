@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Two HTTP/2 sessions joined by memory: CONNECT, bodies both ways, half-close, reset, refusal, protocol errors. */
+#include "engine/base/cleanup.h"
+#include "engine/proto/h2.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+#include <cmocka.h>
+
+struct side {
+	struct h2 *h2;
+	uint8_t wire[1 << 20];
+	size_t len;
+	const char *body;
+	size_t body_len, body_off;
+	bool body_end, ended, closed;
+	int32_t id;
+	uint32_t close_error;
+	int status;
+	char authority[LIMIT_HEADER_VALUE];
+	char got[1 << 18];
+	size_t got_len;
+	int answer;
+};
+
+static struct side client, server;
+
+static void request(void *owner, int32_t id, const struct h2_headers *h, bool end)
+{
+	struct side *s = owner;
+
+	(void)end;
+	s->id = id;
+	assert_true(h->is_connect);
+	snprintf(s->authority, sizeof(s->authority), "%s", h->authority);
+	h2_set_stream(s->h2, id, s);
+	h2_respond(s->h2, id, s->answer, "k8s.namespace.name=x");
+}
+
+static void response(void *owner, int32_t id, void *stream, const struct h2_headers *h)
+{
+	(void)id;
+	assert_ptr_equal(owner, stream);
+	((struct side *)owner)->status = h->status;
+}
+
+static void data(void *owner, int32_t id, void *stream, const uint8_t *bytes, size_t len)
+{
+	struct side *s = owner;
+
+	(void)stream;
+	assert_true(s->got_len + len <= sizeof(s->got));
+	memcpy(s->got + s->got_len, bytes, len);
+	s->got_len += len;
+	h2_consume(s->h2, id, len);
+}
+
+static void end(void *owner, int32_t id, void *stream)
+{
+	(void)id;
+	(void)stream;
+	((struct side *)owner)->ended = true;
+}
+
+static void closed(void *owner, int32_t id, void *stream, uint32_t error)
+{
+	(void)id;
+	(void)stream;
+	((struct side *)owner)->closed = true;
+	((struct side *)owner)->close_error = error;
+}
+
+static ssize_t pull(void *owner, int32_t id, void *stream, uint8_t *buf, size_t max, bool *ret_eof)
+{
+	struct side *s = owner;
+	size_t n = s->body_len - s->body_off;
+
+	(void)id;
+	(void)stream;
+	if (!n && !s->body_end)
+		return H2_PULL_LATER;
+	n = n < max ? n : max;
+	memcpy(buf, s->body + s->body_off, n);
+	s->body_off += n;
+	*ret_eof = s->body_end && s->body_off == s->body_len;
+	return (ssize_t)n;
+}
+
+static int emit(void *owner, const uint8_t *bytes, size_t len)
+{
+	struct side *s = owner;
+
+	assert_true(s->len + len <= sizeof(s->wire));
+	memcpy(s->wire + s->len, bytes, len);
+	s->len += len;
+	return 0;
+}
+
+static void nothing(void *owner)
+{
+	(void)owner;
+}
+
+static void goaway(void *owner, uint32_t error)
+{
+	(void)owner;
+	(void)error;
+}
+
+static const struct h2_events events = {request, response, data, end, closed, pull, emit, nothing, goaway, nothing};
+
+static int exchange(void)
+{
+	int r = 0;
+
+	do {
+		h2_send(client.h2);
+		h2_send(server.h2);
+		size_t c = client.len, s = server.len;
+		client.len = server.len = 0;
+		if (!c && !s)
+			return r;
+		static uint8_t copy[2][1 << 20];
+		memcpy(copy[0], client.wire, c);
+		memcpy(copy[1], server.wire, s);
+		r = h2_recv(server.h2, copy[0], c);
+		if (!r)
+			r = h2_recv(client.h2, copy[1], s);
+	} while (!r);
+	return r;
+}
+
+static int set_up(void **state)
+{
+	(void)state;
+	memset(&client, 0, sizeof(client));
+	memset(&server, 0, sizeof(server));
+	server.answer = 200;
+	assert_int_equal(h2_new(false, &events, &client, &client.h2), 0);
+	assert_int_equal(h2_new(true, &events, &server, &server.h2), 0);
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	h2_free(client.h2);
+	h2_free(server.h2);
+	h2_thread_done();
+	return 0;
+}
+
+static void connect_carries_both_ways(void **state)
+{
+	static char big[200000];
+
+	(void)state;
+	memset(big, 'b', sizeof(big));
+	client.body = big;
+	client.body_len = sizeof(big);
+	server.body = "answer";
+	server.body_len = 6;
+	client.id = h2_connect(client.h2, "10.0.0.1:80", "a=b", "for=x", "", &client);
+	assert_true(client.id > 0);
+	assert_int_equal(exchange(), 0);
+	assert_string_equal(server.authority, "10.0.0.1:80");
+	assert_int_equal(client.status, 200);
+	assert_int_equal(server.got_len, sizeof(big));
+	assert_memory_equal(client.got, "answer", 6);
+	assert_int_equal(h2_max_streams(client.h2), LIMIT_STREAMS_PER_TUNNEL);
+	/* Half-close: the other direction goes on. */
+	client.body_end = true;
+	h2_resume(client.h2, client.id);
+	assert_int_equal(exchange(), 0);
+	assert_true(server.ended);
+	assert_false(server.closed);
+	server.body = "answer and more";
+	server.body_len = 15;
+	server.body_end = true;
+	h2_resume(server.h2, server.id);
+	assert_int_equal(exchange(), 0);
+	assert_memory_equal(client.got, "answer and more", 15);
+	assert_true(client.ended && client.closed && server.closed);
+	assert_int_equal(client.close_error, 0);
+}
+
+static void refusal_has_a_status(void **state)
+{
+	(void)state;
+	server.answer = 503;
+	client.id = h2_connect(client.h2, "10.0.0.1:80", NULL, NULL, NULL, &client);
+	assert_int_equal(exchange(), 0);
+	assert_int_equal(client.status, 503);
+	assert_true(client.ended);
+}
+
+static void reset_arrives_with_its_code(void **state)
+{
+	(void)state;
+	client.id = h2_connect(client.h2, "10.0.0.1:80", NULL, NULL, NULL, &client);
+	assert_int_equal(exchange(), 0);
+	h2_reset(server.h2, server.id, H2_CONNECT_ERROR);
+	assert_int_equal(exchange(), 0);
+	assert_true(client.closed);
+	assert_int_equal(client.close_error, H2_CONNECT_ERROR);
+}
+
+static void goaway_refuses_new_streams(void **state)
+{
+	(void)state;
+	client.id = h2_connect(client.h2, "10.0.0.1:80", NULL, NULL, NULL, &client);
+	assert_int_equal(exchange(), 0);
+	h2_goaway(server.h2, H2_NO_ERROR);
+	assert_int_equal(exchange(), 0);
+	assert_false(client.closed);
+	client.body = "x";
+	client.body_len = 1;
+	h2_resume(client.h2, client.id);
+	assert_int_equal(exchange(), 0);
+	assert_int_equal(server.got_len, 1);
+}
+
+static void garbage_is_a_protocol_error(void **state)
+{
+	uint8_t junk[64];
+
+	(void)state;
+	memset(junk, 'x', sizeof(junk));
+	assert_int_equal(h2_recv(server.h2, junk, sizeof(junk)), -EPROTO);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(connect_carries_both_ways, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(refusal_has_a_status, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(reset_arrives_with_its_code, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(goaway_refuses_new_streams, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(garbage_is_a_protocol_error, set_up, tear_down),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}

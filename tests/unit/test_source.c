@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Manifests into the model: what is applied, refused, kept, and where connections then go. */
+#include "agent/engine/source/assemble.h"
+#include "agent/engine/source/store.h"
+#include "agent/engine/source/yaml.h"
+#include "engine/base/cleanup.h"
+#include "engine/base/log.h"
+#include "engine/model/route.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+#include <cmocka.h>
+
+static const char mesh[] =
+	"apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {istio.io/dataplane-mode: ambient}}\n---\n"
+	"apiVersion: v1\nkind: Pod\nmetadata: {name: web-1, namespace: shop, labels: {app: web}}\n"
+	"spec: {nodeName: n2, serviceAccountName: web, containers: [{name: c, ports: [{name: http, containerPort: 8080}]}]}\n"
+	"status: {podIPs: [{ip: 10.0.2.1}, {ip: 'fd00::1'}], conditions: [{type: Ready, status: 'True'}]}\n---\n"
+	"apiVersion: v1\nkind: Pod\nmetadata: {name: web-2, namespace: shop, labels: {app: web}}\n"
+	"spec: {nodeName: n2, containers: [{name: c, ports: [{name: http, containerPort: 9090}]}]}\n"
+	"status: {podIP: 10.0.2.2, conditions: [{type: Ready, status: 'False'}]}\n---\n"
+	"apiVersion: v1\nkind: Pod\nmetadata: {name: old, namespace: shop, labels: {istio.io/dataplane-mode: none}}\n"
+	"spec: {nodeName: n1}\nstatus: {podIP: 10.0.1.9}\n---\n"
+	"apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop}\n"
+	"spec: {clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1, 'fd96::1'], selector: {app: web},\n"
+	"       ports: [{name: http, port: 80, targetPort: http}, {name: raw, port: 81}, {name: dns, port: 53, protocol: UDP}]}\n";
+
+static struct store store;
+static struct assembly assembly;
+static struct model *model;
+
+static void document(void *arg, cJSON *tree, int line)
+{
+	store_put(arg, "m.yaml", line, tree);
+}
+
+static struct model_delta *load(const char *text)
+{
+	struct yaml_error error = {0};
+	struct model_delta *d;
+
+	store_begin(&store);
+	if (yaml_parse(text, strlen(text), document, &store, &error) < 0)
+		store_keep_file(&store, "m.yaml", error.line, error.reason);
+	store_end(&store);
+	assert_int_equal(assemble(&assembly, &store, &d), 0);
+	assert_int_equal(model_apply(model, d), 0);
+	return d;
+}
+
+static void reload(const char *text)
+{
+	model_delta_free(load(text));
+}
+
+static int set_up(void **state)
+{
+	(void)state;
+	log_set_level("error");
+	store = (struct store){0};
+	assembly = (struct assembly){.cfg = {"n1", "Kubernetes", "", "cluster.local", "cluster.local"}};
+	model = model_new();
+	reload(mesh);
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	model_free(model);
+	assemble_done(&assembly);
+	store_done(&store);
+	return 0;
+}
+
+static struct route to(const char *ip, uint16_t port)
+{
+	struct ip_port dst = {.port = port};
+	struct route r;
+
+	assert_int_equal(ip_addr_parse(ip, &dst.ip), 0);
+	route_decide(model, NULL, &dst, 12345, &r);
+	return r;
+}
+
+static void services_lead_to_ready_pods(void **state)
+{
+	char text[IP_PORT_STRLEN];
+	struct route r = to("10.96.0.1", 80);
+
+	(void)state;
+	assert_int_equal(r.kind, ROUTE_HBONE);
+	assert_string_equal(ip_port_format(&r.target, text, sizeof(text)), "10.0.2.1:8080");
+	assert_string_equal(ip_port_format(&r.next_hop, text, sizeof(text)), "10.0.2.1:15008");
+	assert_string_equal(r.workload->identity, "spiffe://cluster.local/ns/shop/sa/web");
+	assert_string_equal(r.service->hostname, "web.shop.svc.cluster.local");
+	r = to("10.96.0.1", 81);
+	assert_int_equal(r.target.port, 81);
+	r = to("fd96::1", 80);
+	assert_string_equal(ip_port_format(&r.target, text, sizeof(text)), "[fd00::1]:8080");
+	r = to("10.96.0.1", 53);
+	assert_int_equal(r.kind, ROUTE_DENY);
+	assert_int_equal(r.reason, WR_REASON_NO_ENDPOINT);
+}
+
+static void pods_unknown_and_illegal(void **state)
+{
+	(void)state;
+	assert_int_equal(to("10.0.2.2", 9090).kind, ROUTE_HBONE); /* by its own address even when not ready */
+	assert_int_equal(to("10.0.1.9", 80).kind, ROUTE_TCP);	  /* label none wins over the namespace */
+	assert_int_equal(to("192.0.2.1", 443).kind, ROUTE_PASSTHROUGH);
+	assert_int_equal(to("10.0.2.1", 15008).reason, WR_REASON_ILLEGAL_PORT);
+	assert_int_equal(to("127.0.0.1", 15001).reason, WR_REASON_LOOP);
+}
+
+static void only_what_changed_is_published(void **state)
+{
+	char text[sizeof(mesh) + 64];
+	struct model_delta *d = load(mesh);
+	char *at;
+
+	(void)state;
+	assert_int_equal(d->n_workloads + d->n_services + d->n_removed_workloads + d->n_removed_services, 0);
+	model_delta_free(d);
+	strcpy(text, mesh);
+	at = strstr(text, "'False'");
+	memcpy(at, "'True' ", 7);
+	d = load(text);
+	assert_int_equal(d->n_workloads, 1);
+	assert_int_equal(d->n_services, 1);
+	model_delta_free(d);
+	d = load("apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n");
+	assert_int_equal(d->n_removed_workloads, 3);
+	assert_int_equal(d->n_removed_services, 1);
+	model_delta_free(d);
+	assert_int_equal(to("10.96.0.1", 80).kind, ROUTE_PASSTHROUGH);
+}
+
+static struct resource *resource(const char *key)
+{
+	return table_get_str(&store.resources, key);
+}
+
+/* Replaces one piece of the manifests and reads them again. */
+static void edit(const char *from, const char *with)
+{
+	char text[2 * sizeof(mesh)];
+	const char *at = strstr(mesh, from);
+
+	assert_non_null(at);
+	snprintf(text, sizeof(text), "%.*s%s%s", (int)(at - mesh), mesh, with, at + strlen(from));
+	reload(text);
+}
+
+static void bad_values_are_refused_and_the_last_good_stays(void **state)
+{
+	static const struct {
+		const char *from, *with, *key, *field;
+	} cases[] = {
+		{"mode: ambient", "mode: ambeint", "Namespace//shop", "metadata.labels[istio.io/dataplane-mode]"},
+		{"ip: 10.0.2.1", "ip: 10.0.2.300", "Pod/shop/web-1", "status.podIPs[].ip"},
+		{"port: 80,", "port: 80000,", "Service/shop/web", "spec.ports[].port"},
+		{"clusterIP: 10.96.0.1", "clusterIP: ten", "Service/shop/web", "spec.clusterIP"},
+		{"containerPort: 8080", "containerPort: x", "Pod/shop/web-1", "containerPort"},
+		{"nodeName: n2, serviceAccountName", "nodeName: [n2], serviceAccountName", "Pod/shop/web-1", "spec.nodeName"},
+		{"serviceAccountName: web", "serviceAccountName: We/b", "Pod/shop/web-1", "spec.serviceAccountName"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		edit(cases[i].from, cases[i].with);
+		assert_int_equal(resource(cases[i].key)->state, RESOURCE_REFUSED);
+		assert_non_null(strstr(resource(cases[i].key)->reason, cases[i].field));
+		assert_int_equal(to("10.96.0.1", 80).kind, ROUTE_HBONE);
+	}
+	reload(mesh);
+	assert_int_equal(resource("Service/shop/web")->state, RESOURCE_APPLIED);
+}
+
+static void what_is_unknown_warns_or_is_ignored(void **state)
+{
+	(void)state;
+	edit("selector: {app: web}", "selecter: {app: web}");
+	assert_int_equal(resource("Service/shop/web")->state, RESOURCE_WARNED);
+	assert_int_equal(to("10.96.0.1", 80).reason, WR_REASON_NO_ENDPOINT);
+	reload("apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: shop}\n");
+	assert_int_equal(resource("AuthorizationPolicy/shop/p")->state, RESOURCE_IGNORED);
+	assert_non_null(strstr(resource("AuthorizationPolicy/shop/p")->reason, "NOT ENFORCED"));
+}
+
+static void broken_yaml_keeps_the_file(void **state)
+{
+	(void)state;
+	reload("apiVersion: v1\nkind: [\n");
+	assert_int_equal(to("10.96.0.1", 80).kind, ROUTE_HBONE);
+	assert_int_equal(cJSON_GetArraySize(store.problems), 1);
+	reload("a: &x [1]\nb: *x\n");
+	assert_int_equal(to("10.96.0.1", 80).kind, ROUTE_HBONE);
+}
+
+static void slices_win_over_selectors(void **state)
+{
+	char text[2 * sizeof(mesh)];
+	struct route r;
+
+	(void)state;
+	snprintf(text, sizeof(text),
+		 "%s---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: web-x, namespace: shop,\n"
+		 "  labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\n"
+		 "endpoints: [{addresses: [192.0.2.7], conditions: {ready: true}}]\nports: [{name: http, port: 8000}]\n",
+		 mesh);
+	reload(text);
+	r = to("10.96.0.1", 80);
+	assert_int_equal(r.kind, ROUTE_TCP);
+	assert_int_equal(r.target.port, 8000);
+	assert_null(r.workload);
+}
+
+static void sidecar_and_host_network_stay_out(void **state)
+{
+	(void)state;
+	edit("containers: [{name: c,", "containers: [{name: istio-proxy,");
+	assert_int_equal(to("10.0.2.1", 80).kind, ROUTE_TCP);
+	edit("nodeName: n2, serviceAccountName", "hostNetwork: true, nodeName: n2, serviceAccountName");
+	assert_int_equal(to("10.0.2.1", 80).kind, ROUTE_PASSTHROUGH);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(services_lead_to_ready_pods, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(pods_unknown_and_illegal, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(only_what_changed_is_published, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(bad_values_are_refused_and_the_last_good_stays, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(what_is_unknown_warns_or_is_ignored, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(broken_yaml_keeps_the_file, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(slices_win_over_selectors, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(sidecar_and_host_network_stay_out, set_up, tear_down),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
