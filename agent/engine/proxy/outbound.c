@@ -23,6 +23,21 @@ struct attempt {
 
 static void try_route(struct pod *p, struct attempt *a);
 
+/* What a connection was waiting for when its deadline came. */
+static enum wr_reason late_reason(const struct conn *c)
+{
+	switch (c->tunnel ? c->tunnel->state : TUNNEL_DIALING) {
+	case TUNNEL_DIALING:
+		return WR_REASON_DIAL_TIMEOUT;
+	case TUNNEL_HANDSHAKE:
+		return WR_REASON_TLS_TIMEOUT;
+	case TUNNEL_SETTINGS:
+		return WR_REASON_H2_TIMEOUT;
+	default:
+		return WR_REASON_CONNECT_TIMEOUT;
+	}
+}
+
 static void retry_due(struct timer *t)
 {
 	struct conn *c = container_of(t, struct conn, timer);
@@ -34,13 +49,7 @@ static void retry_due(struct timer *t)
 			    .retry_ms = c->retry_ms};
 
 	if (!c->retrying || worker_now_ms(p->w) >= c->deadline_ms) {
-		enum wr_reason reason = c->reason;
-
-		if (!reason)
-			reason = !c->tunnel || c->tunnel->state == TUNNEL_DIALING ? WR_REASON_DIAL_TIMEOUT :
-				 c->tunnel->state == TUNNEL_HANDSHAKE	       ? WR_REASON_TLS_TIMEOUT :
-									     WR_REASON_CONNECT_TIMEOUT;
-		conn_end(c, reason, true);
+		conn_end(c, c->reason ? c->reason : late_reason(c), true);
 		return;
 	}
 	a.fd = conn_take_fd(c);
