@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Network namespaces by path. Called by pods.c. */
+/* Network namespaces by path. Called by enrolment.c, leftover.c and objection.c. */
 #include "netns.h"
 #include "engine/base/cleanup.h"
 

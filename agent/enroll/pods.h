@@ -2,7 +2,7 @@
 /*
  * The pods of this node that belong into the mesh, each with a small state machine:
  * pending (why) -> enrolled -> draining -> gone; refused (why) stays out. Control thread; called by
- * agent/node.c.
+ * agent/node.c and agent/commands.c.
  */
 #pragma once
 #include "agent/capture/capture.h"

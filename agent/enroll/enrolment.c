@@ -1,0 +1,407 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One pod's enrolment: pending -> enrolled -> draining -> gone, or refused. Its manifest, its namespace and
+ * the engine's completions come in; attachments, engine pods and certificate references leave. Called by
+ * pods.c.
+ */
+#include "private.h"
+#include "engine/base/cleanup.h"
+#include "engine/base/log.h"
+#include "netns.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#define RETRY_FIRST_MS 100
+#define RETRY_MAX_MS 2000
+/* Between "new connections bypass" and closing the listeners: handshakes under way are finished first. */
+#define SETTLE_MS 100
+#define ADDRESSES_MAX 16
+
+const char *const enrolment_states[] = {"pending", "enrolled", "draining", "refused"};
+
+static void set_state(struct enrolment *e, enum pod_state state, const char *fmt, ...)
+	__attribute__((format(printf, 3, 4)));
+
+static void set_state(struct enrolment *e, enum pod_state state, const char *fmt, ...)
+{
+	const struct workload *w = e->workload;
+	char text[512];
+	va_list ap;
+	bool news;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	news = e->state != state || strcmp(e->reason ? e->reason : "", text);
+	e->state = state;
+	free(e->reason);
+	e->reason = strdup(text);
+	if (!news)
+		return;
+	if (state == POD_PENDING || state == POD_REFUSED)
+		log_warn("enroll", "%s/%s: %s: %s", w->namespace_, w->name, enrolment_states[state], text);
+	else
+		log_info("enroll", "%s/%s: %s%s%s", w->namespace_, w->name, enrolment_states[state],
+			 *text ? ": " : "", text);
+	e->all->cfg.changed(e->all->cfg.arg);
+}
+
+/* --- joining --- */
+
+static void retry_later(struct enrolment *e)
+{
+	e->retry_ms = e->retry_ms ? e->retry_ms * 2 : RETRY_FIRST_MS;
+	if (e->retry_ms > RETRY_MAX_MS)
+		e->retry_ms = RETRY_MAX_MS;
+	loop_timer_set(e->all->cfg.loop, &e->timer, e->retry_ms);
+}
+
+static void close_netns(struct enrolment *e)
+{
+	if (e->netns_fd >= 0)
+		close(e->netns_fd);
+	e->netns_fd = -1;
+	free(e->netns_path);
+	e->netns_path = NULL;
+}
+
+static void drop_identity(struct enrolment *e)
+{
+	if (e->spiffe)
+		cert_store_put(e->all->cfg.certs, e->spiffe);
+	free(e->spiffe);
+	e->spiffe = NULL;
+}
+
+static void report_addresses(struct enrolment *e)
+{
+	struct ip_addr found[ADDRESSES_MAX];
+	int n;
+
+	if (e->workload->n_addrs)
+		return;
+	n = netns_addresses(e->netns_fd, found, ADDRESSES_MAX);
+	if (n > 0)
+		e->all->cfg.found_addresses(e->all->cfg.arg, e->uid, found, (size_t)n);
+}
+
+/* Attach, listen, hand to the engine; undone in reverse by the caller on failure. */
+static int attach(struct enrolment *e, struct tls_identity *id, char **ret_error)
+{
+	struct pods *p = e->all;
+	struct capture_pod cp = {.number = e->number,
+				 .uid = e->uid,
+				 .namespace_ = e->workload->namespace_,
+				 .name = e->workload->name,
+				 .netns_fd = e->netns_fd};
+	struct engine_pod_config ep = {.number = e->number, .workload = e->workload, .identity = id};
+	int fds[3], r;
+
+	r = capture_pod_attach(p->cfg.capture, &cp, e->offered, fds, ret_error);
+	if (r < 0)
+		return r;
+	e->attached = true;
+	e->offered[0] = e->offered[1] = e->offered[2] = -1;
+	leftover_forget(p, e->number);
+	ep.listen_outbound = fds[0];
+	ep.listen_inbound = fds[1];
+	ep.listen_hbone = fds[2];
+	ep.netns_fd = fcntl(e->netns_fd, F_DUPFD_CLOEXEC, 3);
+	r = ep.netns_fd < 0 ? -errno : engine_pod_add(p->cfg.engine, &ep);
+	if (r < 0) {
+		for (int i = 0; i < 3; i++)
+			close(fds[i]);
+		if (ep.netns_fd >= 0)
+			close(ep.netns_fd);
+		return r;
+	}
+	e->in_engine = true;
+	return 0;
+}
+
+static int open_namespace(struct enrolment *e)
+{
+	char buf[300];
+	const char *why;
+	struct stat st;
+	int fd = netns_open(e->workload->netns_path, &st);
+
+	if (fd < 0) {
+		set_state(e, POD_PENDING, "%s: %s", e->workload->netns_path,
+			  fd == -EINVAL ? "not a network namespace" : strerror(-fd));
+		return fd;
+	}
+	why = objection_namespace(e, &st, buf, sizeof(buf));
+	if (why) {
+		close(fd);
+		set_state(e, POD_REFUSED, "%s", why);
+		return -EPERM;
+	}
+	e->netns_fd = fd;
+	e->netns = st;
+	e->gone = false;
+	e->netns_path = strdup(e->workload->netns_path);
+	return e->netns_path ? 0 : -ENOMEM;
+}
+
+/* A pod that drains comes back at once only into the namespace that it drains in; else after the drain. */
+static bool ready_to_return(const struct enrolment *e)
+{
+	return e->netns_fd < 0 || (e->netns_path && !strcmp(e->netns_path, e->workload->netns_path) &&
+				   netns_same(e->netns_path, &e->netns));
+}
+
+static bool claim_number(struct enrolment *e)
+{
+	if (!e->number) {
+		e->number = leftover_number(e);
+		if (e->number)
+			e->all->by_number[e->number] = e;
+	}
+	return e->number;
+}
+
+static void attempt_failed(struct enrolment *e, int r, const char *error)
+{
+	struct pods *p = e->all;
+
+	/* Draining connections still need the programs; a pod that has none does not. */
+	if (e->attached && !e->removals)
+		e->attached = capture_pod_detach(p->cfg.capture, e->number, e->netns_fd) < 0;
+	set_state(e, r == -EADDRINUSE && !e->removals ? POD_REFUSED : POD_PENDING, "%s",
+		  error ? error : strerror(-r));
+	if (!e->removals && !e->attached) {
+		p->by_number[e->number] = NULL;
+		e->number = 0;
+		close_netns(e);
+	}
+	retry_later(e);
+}
+
+static void try_enrol(struct enrolment *e)
+{
+	struct pods *p = e->all;
+	const char *why = objection_manifest(e->workload);
+	struct tls_identity *id = NULL;
+	char *error = NULL;
+	int r;
+
+	if (!e->wanted || e->released || e->state == POD_ENROLLED || p->retired)
+		return;
+	if (why) {
+		set_state(e, POD_REFUSED, "%s", why);
+		return;
+	}
+	if (!ready_to_return(e)) {
+		if (e->removals)
+			return;
+		/* A failed attempt's: nothing of it is attached. */
+		close_netns(e);
+	}
+	if (e->netns_fd < 0 && open_namespace(e) < 0) {
+		retry_later(e);
+		return;
+	}
+	if (!claim_number(e)) {
+		set_state(e, POD_REFUSED, "more than %d pods on this node", CAPTURE_MAX_PODS - 1);
+		close_netns(e);
+		return;
+	}
+	r = cert_store_get(p->cfg.certs, e->workload->identity, &id, &error);
+	if (r == 0) {
+		drop_identity(e);
+		e->spiffe = strdup(e->workload->identity);
+		r = attach(e, id, &error);
+		tls_identity_unref(id);
+	}
+	if (r < 0) {
+		attempt_failed(e, r, error);
+		free(error);
+		return;
+	}
+	e->retry_ms = 0;
+	loop_timer_cancel(p->cfg.loop, &e->timer);
+	set_state(e, POD_ENROLLED, "%s", "");
+	report_addresses(e);
+}
+
+/* --- leaving --- */
+
+void enrolment_free(struct enrolment *e)
+{
+	table_del(&e->all->by_uid, e->uid, strlen(e->uid));
+	if (e->number)
+		e->all->by_number[e->number] = NULL;
+	loop_timer_cancel(e->all->cfg.loop, &e->timer);
+	close_netns(e);
+	for (int i = 0; i < 3; i++)
+		if (e->offered[i] >= 0)
+			close(e->offered[i]);
+	drop_identity(e);
+	workload_unref(e->workload);
+	free(e->reason);
+	free(e->uid);
+	free(e);
+}
+
+/* Nothing of the pod is left in the engine: capture goes, too, unless the pod has come back meanwhile. */
+static void left_engine(void *arg, uint32_t number)
+{
+	struct pods *p = arg;
+	struct enrolment *e = number < CAPTURE_MAX_PODS ? p->by_number[number] : NULL;
+	int r;
+
+	if (!e || --e->removals || e->in_engine)
+		return;
+	r = p->retired ? 0 : capture_pod_detach(p->cfg.capture, number, e->netns_fd);
+	if (r < 0)
+		log_error("enroll", "%s/%s: capture could not be removed completely: %s",
+			  e->workload->namespace_, e->workload->name, strerror(-r));
+	e->attached = false;
+	p->by_number[number] = NULL;
+	e->number = 0;
+	close_netns(e);
+	drop_identity(e);
+	log_info("enroll", "%s/%s: out of the mesh", e->workload->namespace_, e->workload->name);
+	p->cfg.changed(p->cfg.arg);
+	if (!e->wanted) {
+		enrolment_free(e);
+		return;
+	}
+	set_state(e, e->released ? POD_REFUSED : POD_PENDING, "%s",
+		  e->released ? "released by hand" : "starting anew");
+	if (!e->released)
+		try_enrol(e);
+}
+
+static void leave_engine(struct enrolment *e, unsigned drain_ms)
+{
+	if (!e->in_engine)
+		return;
+	e->in_engine = false;
+	e->removals++;
+	engine_pod_remove(e->all->cfg.engine, e->number, drain_ms, left_engine, e->all);
+}
+
+static void start_drain(struct enrolment *e, const char *why)
+{
+	int r = e->all->retired ? 0 : capture_pod_drain(e->all->cfg.capture, e->number);
+
+	if (r < 0)
+		log_error("enroll", "%s/%s: %s", e->workload->namespace_, e->workload->name, strerror(-r));
+	set_state(e, POD_DRAINING, "%s", why);
+	loop_timer_set(e->all->cfg.loop, &e->timer, SETTLE_MS);
+}
+
+void enrolment_unwant(struct enrolment *e, const char *why)
+{
+	e->wanted = false;
+	if (e->state == POD_ENROLLED)
+		start_drain(e, why);
+	else if (e->state != POD_DRAINING && !e->removals && !e->attached)
+		enrolment_free(e);
+}
+
+/* Every socket and descriptor of the pod goes at once, with GOAWAY; one that is still wanted then starts
+ * anew. */
+static void remove_now(struct enrolment *e, const char *why)
+{
+	set_state(e, POD_DRAINING, "%s", why);
+	leave_engine(e, 0);
+}
+
+static void timer_due(struct timer *t)
+{
+	struct enrolment *e = container_of(t, struct enrolment, timer);
+
+	if (e->state == POD_DRAINING && e->in_engine)
+		leave_engine(e, e->all->cfg.drain_ms);
+	else if (e->wanted)
+		try_enrol(e);
+}
+
+/* --- what manifest, namespace and people say --- */
+
+struct enrolment *enrolment_new(struct pods *p, const char *uid)
+{
+	struct enrolment *e = calloc(1, sizeof(*e));
+
+	if (e)
+		e->uid = strdup(uid);
+	if (!e || !e->uid || table_put(&p->by_uid, e->uid, strlen(e->uid), e, NULL))
+		abort();
+	e->all = p;
+	e->netns_fd = e->offered[0] = e->offered[1] = e->offered[2] = -1;
+	e->timer.fn = timer_due;
+	return e;
+}
+
+void enrolment_follow(struct enrolment *e, struct workload *w)
+{
+	const char *why = objection_manifest(w);
+	bool moved = e->workload && (strcmp(e->workload->netns_path ? e->workload->netns_path : "",
+					    w->netns_path ? w->netns_path : "") ||
+				     strcmp(e->workload->identity, w->identity));
+
+	workload_unref(e->workload);
+	e->workload = workload_ref(w);
+	e->wanted = true;
+	if (why && e->state == POD_ENROLLED)
+		start_drain(e, why);
+	else if (why && e->state != POD_DRAINING)
+		set_state(e, POD_REFUSED, "%s", why);
+	else if (e->state == POD_ENROLLED && moved)
+		remove_now(e, "namespace or service account changed");
+	else if (e->state == POD_ENROLLED)
+		engine_pod_set_workload(e->all->cfg.engine, e->number, w);
+	else if (!why)
+		loop_timer_set(e->all->cfg.loop, &e->timer, 0);
+}
+
+/* The path is gone or names another namespace: the old one must not be held open. */
+static void namespace_gone(struct enrolment *e)
+{
+	char why[320];
+
+	if (e->gone || (!e->in_engine && !e->removals))
+		return;
+	e->gone = true;
+	snprintf(why, sizeof(why), "%.256s is gone or another namespace", e->netns_path);
+	if (e->in_engine)
+		remove_now(e, why);
+	engine_pod_expire(e->all->cfg.engine, e->number);
+}
+
+void enrolment_look(struct enrolment *e, bool attachments)
+{
+	struct pods *p = e->all;
+
+	if (!e->netns_path)
+		return;
+	if (!netns_same(e->netns_path, &e->netns))
+		namespace_gone(e);
+	else if (e->state == POD_ENROLLED && attachments && !p->retired)
+		(void)capture_pod_refresh(p->cfg.capture, e->number, e->netns_fd);
+}
+
+void enrolment_release(struct enrolment *e)
+{
+	e->released = true;
+	if (!e->in_engine) {
+		set_state(e, POD_REFUSED, "released by hand");
+		return;
+	}
+	set_state(e, POD_DRAINING, "released by hand");
+	(void)capture_pod_drain(e->all->cfg.capture, e->number);
+	leave_engine(e, 0);
+}
+
+void enrolment_readmit(struct enrolment *e)
+{
+	e->released = false;
+	loop_timer_set(e->all->cfg.loop, &e->timer, 0);
+}
