@@ -38,7 +38,7 @@ char *resource_key(const char *kind, const char *namespace_, const char *name);
  * kind that is not handled; *ret_reason is malloc'd, "field: what (line N)". */
 int decode_check(const cJSON *tree, enum resource_kind *ret_kind, char **ret_reason);
 
-/* Typed access for assemble.c, on checked trees. */
+/* Typed access for assemble.c, workload.c and service.c, on checked trees. */
 const char *decode_string(const cJSON *o, const char *name, const char *fallback);
 const cJSON *decode_labels(const cJSON *tree);
 const char *decode_annotation(const cJSON *tree, const char *name);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The resources in force. Documents come in from dir.c, trees are read by assemble.c. */
+/*
+ * The resources in force. Documents come in from source.c, trees are read by assemble.c, workload.c and
+ * service.c.
+ */
 #include "store.h"
 #include "engine/base/cleanup.h"
 #include "engine/base/log.h"

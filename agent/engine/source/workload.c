@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Workloads. A Pod, its Namespace's label and the addresses found for it come in; the model's workload
+ * leaves. Called by assemble.c.
+ */
+#include "assemble_private.h"
+#include "engine/base/cleanup.h"
+#include "override.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+char *assemble_uid(const struct assembly *a, const struct resource *pod)
+{
+	char *uid;
+
+	if (asprintf(&uid, "%s//Pod/%s/%s", a->cfg.cluster_id, pod->namespace_, pod->name) < 0)
+		return NULL;
+	return uid;
+}
+
+static struct resource *lookup(const struct store *s, const char *kind, const char *ns, const char *name)
+{
+	_cleanup_free_ char *key = resource_key(kind, ns, name);
+
+	return key ? table_get_str(&s->resources, key) : NULL;
+}
+
+/* The pod's own label wins over its namespace's (Istio: istio.io/dataplane-mode). */
+static bool in_mesh(const struct store *s, const struct resource *pod)
+{
+	const char *own = decode_string(decode_labels(pod->tree), "istio.io/dataplane-mode", "");
+	struct resource *ns;
+
+	if (*own)
+		return !strcmp(own, "ambient");
+	ns = lookup(s, "Namespace", "", pod->namespace_);
+	return ns && ns->tree &&
+	       !strcmp(decode_string(decode_labels(ns->tree), "istio.io/dataplane-mode", ""), "ambient");
+}
+
+static bool has_sidecar(const cJSON *tree)
+{
+	static const char *const lists[] = {"containers", "initContainers"};
+
+	for (int i = 0; i < 2; i++) {
+		const cJSON *c;
+
+		cJSON_ArrayForEach(c, get(get(tree, "spec"), lists[i]))
+		{
+			const char *name = decode_string(c, "name", "");
+
+			if (!strcmp(name, "istio-proxy") || !strcmp(name, "warren-sidecar"))
+				return true;
+		}
+	}
+	return decode_annotation(tree, "sidecar.istio.io/status") != NULL;
+}
+
+static bool is_ready(const cJSON *status)
+{
+	const cJSON *conditions = get(status, "conditions"), *c;
+
+	/* A manifest without status is one that a person wrote: it means a pod that runs. */
+	if (!cJSON_IsArray(conditions))
+		return true;
+	cJSON_ArrayForEach(c, conditions)
+	{
+		if (!strcmp(decode_string(c, "type", ""), "Ready"))
+			return !strcmp(decode_string(c, "status", ""), "True");
+	}
+	return false;
+}
+
+static int add_addr(struct workload *w, const char *text)
+{
+	struct ip_addr a, *grown;
+
+	if (!text || ip_addr_parse(text, &a))
+		return 0;
+	for (size_t i = 0; i < w->n_addrs; i++)
+		if (ip_addr_equal(&w->addrs[i], &a))
+			return 0;
+	grown = realloc(w->addrs, (w->n_addrs + 1) * sizeof(*grown));
+	if (!grown)
+		return -ENOMEM;
+	w->addrs = grown;
+	w->addrs[w->n_addrs++] = a;
+	return 0;
+}
+
+static int addresses(const struct assembly *a, struct workload *w, const cJSON *status)
+{
+	const cJSON *i;
+	int r = add_addr(w, decode_string(status, "podIP", NULL));
+
+	cJSON_ArrayForEach(i, get(status, "podIPs"))
+	{
+		r = r ? r : add_addr(w, decode_string(i, "ip", NULL));
+	}
+	if (!r && !w->n_addrs && w->local) {
+		const struct override *o = override_get(&a->overrides, w->uid);
+
+		if (!o || !o->n)
+			return 0;
+		w->addrs = malloc(o->n * sizeof(*o->addrs));
+		if (!w->addrs)
+			return -ENOMEM;
+		memcpy(w->addrs, o->addrs, o->n * sizeof(*o->addrs));
+		w->n_addrs = o->n;
+	}
+	return r;
+}
+
+static const char *label(const cJSON *labels, const char *const names[], const char *fallback)
+{
+	for (const char *const *n = names; *n; n++) {
+		const char *v = decode_string(labels, *n, NULL);
+
+		if (v && *v)
+			return v;
+	}
+	return fallback;
+}
+
+/* Deployment and CronJob are told from the ReplicaSet's and Job's names, as Istio does. */
+static void owner(struct workload *w, const cJSON *tree)
+{
+	const cJSON *o = cJSON_GetArrayItem(get(get(tree, "metadata"), "ownerReferences"), 0);
+	const char *kind = decode_string(o, "kind", ""), *name = decode_string(o, "name", w->name);
+	const char *hash = decode_string(decode_labels(tree), "pod-template-hash", NULL);
+	size_t n = strlen(name);
+
+	if (!strcmp(kind, "ReplicaSet")) {
+		if (hash && n > strlen(hash) + 1 && !strcmp(name + n - strlen(hash), hash))
+			n -= strlen(hash) + 1;
+		w->workload_type = strdup("deployment");
+	} else if (!strcmp(kind, "Job") || !strcmp(kind, "CronJob")) {
+		w->workload_type = strdup(!strcmp(kind, "Job") ? "job" : "cronjob");
+	} else {
+		name = w->name;
+		n = strlen(name);
+		w->workload_type = strdup("pod");
+	}
+	w->workload_name = strndup(name, n);
+}
+
+static bool complete(const struct workload *w)
+{
+	return w->uid && w->name && w->namespace_ && w->service_account && w->node && w->network &&
+	       w->cluster_id && w->trust_domain && w->identity && w->canonical_name &&
+	       w->canonical_revision && w->workload_name && w->workload_type;
+}
+
+struct workload *assemble_workload(const struct assembly *a, const struct store *s,
+				   const struct resource *pod)
+{
+	static const char *const names[] = {"service.istio.io/canonical-name", "app.kubernetes.io/name",
+					    "app", NULL};
+	static const char *const revisions[] = {"service.istio.io/canonical-revision",
+						"app.kubernetes.io/version", "version", NULL};
+	const cJSON *spec = get(pod->tree, "spec"), *status = get(pod->tree, "status");
+	const cJSON *labels = decode_labels(pod->tree);
+	const char *phase = decode_string(status, "phase", "");
+	const char *netns = decode_annotation(pod->tree, "warren.dev/netns");
+	const char *account = decode_string(spec, "serviceAccountName", "default"), *td = a->cfg.trust_domain;
+	struct workload *w = workload_new();
+
+	if (!w)
+		return NULL;
+	w->name = strdup(pod->name);
+	w->namespace_ = strdup(pod->namespace_);
+	w->service_account = strdup(account);
+	w->node = strdup(decode_string(spec, "nodeName", ""));
+	w->network = strdup(a->cfg.network);
+	w->cluster_id = strdup(a->cfg.cluster_id);
+	w->trust_domain = strdup(td);
+	w->netns_path = netns ? strdup(netns) : NULL;
+	w->uid = assemble_uid(a, pod);
+	if (asprintf(&w->identity, "spiffe://%s/ns/%s/sa/%s", td, pod->namespace_, account) < 0)
+		w->identity = NULL;
+	if (w->name)
+		owner(w, pod->tree);
+	w->canonical_name = strdup(label(labels, names, w->workload_name ? w->workload_name : ""));
+	w->canonical_revision = strdup(label(labels, revisions, "latest"));
+	if (!complete(w))
+		return workload_unref(w);
+	w->host_network = cJSON_IsTrue(get(spec, "hostNetwork"));
+	w->has_sidecar = has_sidecar(pod->tree);
+	w->terminating = get(get(pod->tree, "metadata"), "deletionTimestamp") != NULL ||
+			 !strcmp(phase, "Succeeded") || !strcmp(phase, "Failed");
+	w->ready = is_ready(status) && !w->terminating;
+	w->local = *w->node && !strcmp(w->node, a->cfg.node);
+	w->capacity = 1;
+	w->labelled = in_mesh(s, pod);
+	w->protocol = w->labelled && !w->host_network && !w->has_sidecar ? TUNNEL_HBONE : TUNNEL_NONE;
+	return addresses(a, w, status) ? workload_unref(w) : w;
+}
