@@ -228,7 +228,9 @@ def test_burst_of_1000(m):
         for p in (client, server):
             p.sh("sh", "-c", "echo %d > /proc/sys/net/ipv4/tcp_syncookies" % cookies)
         for who, address in ((client, server.ip), (client, server.ip6), (m.pods["plain"], server.ip)):
-            r = who.traffic("burst", address, 7, n)
+            # The server says more than it hears. Where both sides have sent the same number of bytes, Linux takes the
+            # duplicate of a connection's last ACK for a valid cookie and opens it anew, with or without a mesh.
+            r = who.traffic("burst", address, 11, n, 0, "who")
             check(r["ok"] and r["done"] == n, "%d at once from %s to %s, tcp_syncookies=%d" % (n, who.name, address, cookies), r)
     for p in (client, server):
         p.sh("sh", "-c", "echo 1 > /proc/sys/net/ipv4/tcp_syncookies")
@@ -257,10 +259,7 @@ def test_serial_10000_leaves_nothing(m):
 def test_connections_are_counted_out(m):
     """Nothing is left open in either agent when the clients are gone."""
     def open_now():
-        # With tcp_syncookies=2 (the burst above) a late handshake packet can open a connection anew that its client has
-        # already ended: it never carries a byte and goes with keepalive. Those are left out.
-        return [len([c for c in rows(a.json("connection", "list")) if c.get("protocol") != "plaintext" or
-                     c.get("bytes_sent") or c.get("bytes_recv")]) for a in m.agents.values()]
+        return [len(rows(a.json("connection", "list"))) for a in m.agents.values()]
     for _ in range(20):
         if not sum(open_now()):
             break
