@@ -203,7 +203,16 @@ static void certificate_list(void *arg, struct admin_call *c)
 
 static void bpf_show(void *arg, struct admin_call *c)
 {
-	admin_reply(c, capture_dump(((struct node *)arg)->capture));
+	struct node *n = arg;
+	cJSON *o = capture_dump(n->capture);
+
+	if (!o) {
+		admin_reply_error(c, ENOMEM, "out of memory");
+		return;
+	}
+	/* Without these only what is there can be shown, not what should be. */
+	cJSON_AddItemToObject(o, "wanted", pods_dump(n->pods));
+	admin_reply(c, o);
 }
 
 static void config_dump(void *arg, struct admin_call *c)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What is in force, read back from the kernel: pods with mode, links and counters, maps with their fill. In:
- * an open capture, read-only or not. Out: JSON. Called by the admin commands and by warrenctl without an
- * agent.
+ * What is in force, read back from the kernel: programs, pods with mode, counters and the links that they have
+ * and should have, maps with their content. In: an open capture, read-only or not. Out: JSON. Called by the
+ * admin commands and by warrenctl without an agent.
  */
 #include "private.h"
 #include "abi/reasons.h"
@@ -52,49 +52,112 @@ static cJSON *dump_counters(const struct capture *c, __u32 number)
 	return o;
 }
 
-/* One pinned link: "<ifindex>_<place>". */
-static void dump_link(const char *dir, const char *name, cJSON *list)
+/* --- programs --- */
+
+static const char *program_type(__u32 type)
+{
+	return type == BPF_PROG_TYPE_SCHED_CLS ? "sched_cls" : type == BPF_PROG_TYPE_SOCK_OPS ? "sock_ops" : "other";
+}
+
+/* Adds the program to `list` once: a pod's interfaces share their instances. pod: NULL for the node's own. */
+static void dump_program(__u32 id, const char *pod, cJSON *list)
+{
+	_cleanup_close_ int fd = bpf_prog_get_fd_by_id(id);
+	struct bpf_prog_info info = {};
+	__u32 len = sizeof(info);
+	char tag[2 * BPF_TAG_SIZE + 1];
+	cJSON *o;
+
+	cJSON_ArrayForEach(o, list)
+		if (cJSON_GetNumberValue(cJSON_GetObjectItem(o, "id")) == id)
+			return;
+	if (fd < 0 || bpf_obj_get_info_by_fd(fd, &info, &len) < 0)
+		return;
+	for (size_t i = 0; i < BPF_TAG_SIZE; i++)
+		snprintf(tag + 2 * i, 3, "%02x", info.tag[i]);
+	o = cJSON_CreateObject();
+	cJSON_AddNumberToObject(o, "id", id);
+	cJSON_AddStringToObject(o, "type", program_type(info.type));
+	cJSON_AddStringToObject(o, "name", info.name);
+	cJSON_AddStringToObject(o, "tag", tag);
+	if (pod)
+		cJSON_AddStringToObject(o, "pod", pod);
+	cJSON_AddNumberToObject(o, "bytes_xlated", info.xlated_prog_len);
+	cJSON_AddNumberToObject(o, "bytes_jited", info.jited_prog_len);
+	cJSON_AddItemToArray(list, o);
+}
+
+/* --- links: what a pod's interfaces should have, and what is there --- */
+
+struct links {
+	const struct capture *c;
+	__u32 number;
+	const char *pod;
+	cJSON *list, *programs;
+	bool netns_there;
+};
+
+static void fill_tcx(struct links *s, cJSON *o, unsigned ifindex, const char *place)
 {
 	struct {
 		__u32 type, id, prog_id, pad, ifindex, attach_type, rest[32];
 	} info = {};
 	_cleanup_close_ int fd = -1;
 	__u32 len = sizeof(info);
-	unsigned ifindex;
-	char path[900], place[8];
-	cJSON *o;
+	char path[600];
 
-	if (sscanf(name, "%u_%7s", &ifindex, place) != 2)
-		return;
-	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	snprintf(path, sizeof(path), "%s/pods/%u/%u_%s", s->c->dir, s->number, ifindex, place);
 	fd = bpf_obj_get(path);
-	o = cJSON_CreateObject();
-	if (!o)
+	if (fd < 0 || bpf_obj_get_info_by_fd(fd, &info, &len) < 0)
 		return;
+	cJSON_AddStringToObject(o, "type", "tcx");
+	cJSON_AddNumberToObject(o, "link_id", info.id);
+	cJSON_AddNumberToObject(o, "prog_id", info.prog_id);
+	/* A link whose interface was deleted reports index 0. */
+	cJSON_AddBoolToObject(o, "attached", info.ifindex == ifindex);
+	dump_program(info.prog_id, s->pod, s->programs);
+}
+
+/* In the pod's namespace. */
+static void fill_filter(struct links *s, cJSON *o, unsigned ifindex, enum place where)
+{
+	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex,
+		    .attach_point = where == PLACE_OUT ? BPF_TC_EGRESS : BPF_TC_INGRESS);
+	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = WR_TC_HANDLE, .priority = WR_TC_PRIORITY);
+
+	if (!link_has_clsact(ifindex, where) || bpf_tc_query(&hook, &opts) < 0)
+		return;
+	cJSON_AddStringToObject(o, "type", "clsact");
+	cJSON_AddNumberToObject(o, "prog_id", opts.prog_id);
+	cJSON_AddBoolToObject(o, "attached", true);
+	dump_program(opts.prog_id, s->pod, s->programs);
+}
+
+static cJSON *new_link(struct links *s, unsigned ifindex, const char *place)
+{
+	cJSON *o = cJSON_CreateObject();
+
 	cJSON_AddNumberToObject(o, "ifindex", ifindex);
 	cJSON_AddStringToObject(o, "place", place);
-	if (fd >= 0 && bpf_obj_get_info_by_fd(fd, &info, &len) == 0) {
-		cJSON_AddNumberToObject(o, "prog_id", info.prog_id);
-		cJSON_AddNumberToObject(o, "link_id", info.id);
-	}
-	cJSON_AddBoolToObject(o, "attached", info.ifindex == ifindex);
-	cJSON_AddItemToArray(list, o);
+	cJSON_AddItemToArray(s->list, o);
+	return o;
 }
 
-static void dump_filter(unsigned ifindex, enum place where, cJSON *list)
+static void dump_wanted(struct links *s, const struct if_nameindex *i, enum place where)
 {
-	cJSON *o = link_has_clsact(ifindex, where) ? cJSON_CreateObject() : NULL;
+	cJSON *o = new_link(s, i->if_index, place_names[where]);
 
-	if (!o)
-		return;
-	cJSON_AddNumberToObject(o, "ifindex", ifindex);
-	cJSON_AddStringToObject(o, "place", place_names[where]);
-	cJSON_AddBoolToObject(o, "attached", true);
-	cJSON_AddItemToArray(list, o);
+	cJSON_AddStringToObject(o, "interface", i->if_name);
+	cJSON_AddBoolToObject(o, "wanted", true);
+	fill_tcx(s, o, i->if_index, place_names[where]);
+	if (!cJSON_GetObjectItem(o, "attached"))
+		fill_filter(s, o, i->if_index, where);
+	if (!cJSON_GetObjectItem(o, "attached"))
+		cJSON_AddBoolToObject(o, "attached", false);
 }
 
-/* Without TCX nothing is pinned: the pod's namespace is asked, if it is still the recorded one. */
-static void dump_filters(const struct wr_pod_record *rec, cJSON *list)
+/* Asks the pod's namespace for its interfaces, if the recorded path still names it. */
+static void dump_interfaces(struct links *s, const struct wr_pod_record *rec)
 {
 	_cleanup_(netns_leave) struct netns_guard g = {-1};
 	_cleanup_close_ int fd = *rec->netns_path ? open(rec->netns_path, O_RDONLY | O_CLOEXEC) : -1;
@@ -103,115 +166,256 @@ static void dump_filters(const struct wr_pod_record *rec, cJSON *list)
 
 	if (fd < 0 || fstat(fd, &st) < 0 || st.st_ino != rec->netns_ino || netns_enter(fd, &g) < 0)
 		return;
+	s->netns_there = true;
 	names = if_nameindex();
 	for (struct if_nameindex *i = names; i && i->if_index; i++) {
 		if (i->if_index == 1) {
-			dump_filter(1, PLACE_LO, list);
+			dump_wanted(s, i, PLACE_LO);
 			continue;
 		}
-		dump_filter(i->if_index, PLACE_IN, list);
-		dump_filter(i->if_index, PLACE_OUT, list);
+		dump_wanted(s, i, PLACE_IN);
+		dump_wanted(s, i, PLACE_OUT);
 	}
 	if (names)
 		if_freenameindex(names);
 }
 
-static cJSON *dump_links(const struct capture *c, __u32 number, const struct wr_pod_record *rec)
+static bool listed(const cJSON *list, unsigned ifindex, const char *place)
 {
-	cJSON *list = cJSON_CreateArray();
-	struct dirent *e;
-	char dir[560];
-	DIR *d;
+	const cJSON *o;
 
-	snprintf(dir, sizeof(dir), "%s/pods/%u", c->dir, number);
-	d = opendir(dir);
-	while (d && (e = readdir(d)))
-		dump_link(dir, e->d_name, list);
-	if (d)
-		closedir(d);
-	if (!cJSON_GetArraySize(list))
-		dump_filters(rec, list);
-	return list;
+	cJSON_ArrayForEach(o, list)
+		if (cJSON_GetNumberValue(cJSON_GetObjectItem(o, "ifindex")) == ifindex &&
+		    !strcmp(cJSON_GetStringValue(cJSON_GetObjectItem(o, "place")), place))
+			return true;
+	return false;
 }
 
-static cJSON *dump_pod(const struct capture *c, __u32 number, const struct wr_pod_record *rec)
+/* Pins "<ifindex>_<place>" that no interface asks for, or that nobody can be asked about. */
+static void dump_pins(struct links *s)
 {
-	struct wr_pod_config cfg = {};
-	cJSON *o = cJSON_CreateObject();
-	char cookie[24];
-	__u32 known = 0;
+	struct dirent *e;
+	char dir[560], place[8];
+	unsigned ifindex;
+	cJSON *o;
+	DIR *d;
 
-	if (!o)
-		return NULL;
-	(void)bpf_map_lookup_elem(c->maps[MAP_PODCFG], &number, &cfg);
-	(void)bpf_map_lookup_elem(c->maps[MAP_PODS], &rec->netns_cookie, &known);
+	snprintf(dir, sizeof(dir), "%s/pods/%u", s->c->dir, s->number);
+	d = opendir(dir);
+	while (d && (e = readdir(d))) {
+		if (sscanf(e->d_name, "%u_%7s", &ifindex, place) != 2 || listed(s->list, ifindex, place))
+			continue;
+		o = new_link(s, ifindex, place);
+		if (s->netns_there)
+			cJSON_AddBoolToObject(o, "wanted", false);
+		fill_tcx(s, o, ifindex, place);
+		if (!cJSON_GetObjectItem(o, "attached"))
+			cJSON_AddBoolToObject(o, "attached", false);
+	}
+	if (d)
+		closedir(d);
+}
+
+static cJSON *dump_sockops(const struct capture *c, cJSON *programs)
+{
+	struct bpf_link_info info = {};
+	_cleanup_close_ int fd = -1;
+	__u32 len = sizeof(info);
+	cJSON *o = cJSON_CreateObject();
+	char path[600];
+
+	snprintf(path, sizeof(path), "%s/app_socket", c->dir);
+	fd = bpf_obj_get(path);
+	if (fd < 0 || bpf_obj_get_info_by_fd(fd, &info, &len) < 0) {
+		cJSON_AddBoolToObject(o, "attached", false);
+		return o;
+	}
+	cJSON_AddNumberToObject(o, "link_id", info.id);
+	cJSON_AddNumberToObject(o, "prog_id", info.prog_id);
+	cJSON_AddNumberToObject(o, "cgroup_id", (double)info.cgroup.cgroup_id);
+	/* A cgroup that is gone reports 0. */
+	cJSON_AddBoolToObject(o, "attached", info.cgroup.cgroup_id != 0);
+	dump_program(info.prog_id, NULL, programs);
+	return o;
+}
+
+/* --- pods --- */
+
+static void add_record(cJSON *o, const struct wr_pod_record *rec)
+{
+	static const char *const made[] = {"rule4", "rule6", "route4", "route6", "accept_local", "src_valid_mark"};
+	cJSON *list;
+	char cookie[24];
+
 	snprintf(cookie, sizeof(cookie), "%" PRIu64, (uint64_t)rec->netns_cookie);
-	cJSON_AddNumberToObject(o, "number", number);
 	cJSON_AddStringToObject(o, "uid", rec->uid);
 	cJSON_AddStringToObject(o, "namespace", rec->namespace_);
 	cJSON_AddStringToObject(o, "name", rec->name);
 	cJSON_AddStringToObject(o, "netns", rec->netns_path);
 	cJSON_AddNumberToObject(o, "netns_inode", (double)rec->netns_ino);
 	cJSON_AddStringToObject(o, "netns_cookie", cookie);
+	list = cJSON_AddArrayToObject(o, "made");
+	for (size_t i = 0; i < ARRAY_SIZE(made); i++)
+		if (rec->made & 1u << i)
+			cJSON_AddItemToArray(list, cJSON_CreateString(made[i]));
+}
+
+static cJSON *dump_pod(const struct capture *c, __u32 number, const struct wr_pod_record *rec, cJSON *programs)
+{
+	struct wr_pod_config cfg = {};
+	cJSON *o = cJSON_CreateObject();
+	char name[sizeof(rec->namespace_) + sizeof(rec->name) + 1];
+	struct links s = {.c = c, .number = number, .pod = name, .programs = programs};
+	__u32 known = 0;
+
+	if (!o)
+		return NULL;
+	(void)bpf_map_lookup_elem(c->maps[MAP_PODCFG], &number, &cfg);
+	(void)bpf_map_lookup_elem(c->maps[MAP_PODS], &rec->netns_cookie, &known);
+	snprintf(name, sizeof(name), "%s/%s", rec->namespace_, rec->name);
+	cJSON_AddNumberToObject(o, "number", number);
+	add_record(o, rec);
 	cJSON_AddStringToObject(o, "mode", mode_name(cfg.mode));
 	cJSON_AddStringToObject(o, "on_agent_loss", cfg.flags & WR_POD_OPEN ? "open" : "closed");
 	cJSON_AddBoolToObject(o, "map_entry", known == number);
-	cJSON_AddItemToObject(o, "links", dump_links(c, number, rec));
+	s.list = cJSON_AddArrayToObject(o, "links");
+	dump_interfaces(&s, rec);
+	dump_pins(&s);
+	cJSON_AddBoolToObject(o, "netns_there", s.netns_there);
 	cJSON_AddItemToObject(o, "counters", dump_counters(c, number));
 	return o;
 }
 
-static cJSON *dump_pods(const struct capture *c)
+/* Records come from a map that outlives the agent: their texts may lack an end. */
+static void terminate(struct wr_pod_record *rec)
+{
+	rec->uid[sizeof(rec->uid) - 1] = '\0';
+	rec->namespace_[sizeof(rec->namespace_) - 1] = '\0';
+	rec->name[sizeof(rec->name) - 1] = '\0';
+	rec->netns_path[sizeof(rec->netns_path) - 1] = '\0';
+}
+
+static cJSON *dump_pods(const struct capture *c, cJSON *programs)
 {
 	cJSON *list = cJSON_CreateArray();
 
 	for (__u32 number = 1; number < CAPTURE_MAX_PODS; number++) {
 		struct wr_pod_record rec;
 
-		if (bpf_map_lookup_elem(c->maps[MAP_PODREC], &number, &rec) == 0)
-			cJSON_AddItemToArray(list, dump_pod(c, number, &rec));
+		if (bpf_map_lookup_elem(c->maps[MAP_PODREC], &number, &rec) < 0)
+			continue;
+		terminate(&rec);
+		cJSON_AddItemToArray(list, dump_pod(c, number, &rec, programs));
 	}
 	return list;
 }
 
-static cJSON *dump_ranges(const struct capture *c)
+/* --- maps --- */
+
+/* Calls fn, if any, for each key; returns how many there are, or -errno. A key that is deleted meanwhile makes
+ * the kernel start over, hence the bound. */
+static int each_key(int fd, cJSON *out, void (*fn)(int fd, const void *key, cJSON *out))
 {
-	cJSON *list = cJSON_CreateArray();
-	struct wr_mesh_key key, next;
-	bool have = false;
+	struct bpf_map_info info = {};
+	__u32 len = sizeof(info), n = 0;
+	__u64 key[4], next[4]; /* larger than any key in abi/maps.h, and aligned */
 
-	while (bpf_map_get_next_key(c->maps[MAP_MESH], have ? &key : NULL, &next) == 0) {
-		char addr[48], text[64];
-		struct ip_addr a;
-		bool v4;
-
-		memcpy(&a, &next.addr, sizeof(a));
-		v4 = ip_addr_is_v4(&a) && next.prefixlen >= 96;
-		snprintf(text, sizeof(text), "%s/%u", ip_addr_format(&a, addr, sizeof(addr)),
-			 v4 ? next.prefixlen - 96 : next.prefixlen);
-		cJSON_AddItemToArray(list, cJSON_CreateString(text));
-		key = next;
-		have = true;
+	if (bpf_obj_get_info_by_fd(fd, &info, &len) < 0)
+		return -errno;
+	if (info.key_size > sizeof(key))
+		return -E2BIG;
+	while (n < info.max_entries && bpf_map_get_next_key(fd, n ? key : NULL, next) == 0) {
+		memcpy(key, next, sizeof(key));
+		if (fn)
+			fn(fd, key, out);
+		n++;
 	}
-	return list;
+	return n < info.max_entries && errno != ENOENT ? -errno : (int)n;
 }
 
-static cJSON *dump_destinations(const struct capture *c)
+static void add_range(int fd, const void *key, cJSON *list)
 {
-	cJSON *o = cJSON_CreateObject();
-	struct ip_addr key, next;
-	bool have = false;
+	const struct wr_mesh_key *k = key;
+	char addr[48], text[64];
+	struct ip_addr a;
+	bool v4;
+
+	(void)fd;
+	memcpy(&a, &k->addr, sizeof(a));
+	v4 = ip_addr_is_v4(&a) && k->prefixlen >= 96;
+	snprintf(text, sizeof(text), "%s/%u", ip_addr_format(&a, addr, sizeof(addr)),
+		 v4 ? k->prefixlen - 96 : k->prefixlen);
+	cJSON_AddItemToArray(list, cJSON_CreateString(text));
+}
+
+static void add_destination(int fd, const void *key, cJSON *o)
+{
+	struct ip_addr a;
+	char addr[48];
 	__u32 flags;
 
-	while (bpf_map_get_next_key(c->maps[MAP_DEST], have ? &key : NULL, &next) == 0) {
-		char addr[48];
+	memcpy(&a, key, sizeof(a));
+	if (bpf_map_lookup_elem(fd, key, &flags) == 0)
+		cJSON_AddStringToObject(o, ip_addr_format(&a, addr, sizeof(addr)),
+					flags & WR_DEST_VIP ? "vip" : "unenrolled");
+}
 
-		if (bpf_map_lookup_elem(c->maps[MAP_DEST], &next, &flags) == 0)
-			cJSON_AddStringToObject(o, ip_addr_format(&next, addr, sizeof(addr)),
-						flags & WR_DEST_VIP ? "vip" : "unenrolled");
-		key = next;
-		have = true;
+static void add_port(int fd, const void *key, cJSON *list)
+{
+	(void)fd;
+	cJSON_AddItemToArray(list, cJSON_CreateNumber(*(const __u32 *)key));
+}
+
+static void add_cookie(int fd, const void *key, cJSON *o)
+{
+	char cookie[24];
+	__u32 number;
+
+	snprintf(cookie, sizeof(cookie), "%" PRIu64, (uint64_t) * (const __u64 *)key);
+	if (bpf_map_lookup_elem(fd, key, &number) == 0)
+		cJSON_AddNumberToObject(o, cookie, number);
+}
+
+static const char *map_type(__u32 type)
+{
+	switch (type) {
+	case BPF_MAP_TYPE_HASH:
+		return "hash";
+	case BPF_MAP_TYPE_ARRAY:
+		return "array";
+	case BPF_MAP_TYPE_LPM_TRIE:
+		return "lpm_trie";
+	case BPF_MAP_TYPE_SK_STORAGE:
+		return "sk_storage";
+	case BPF_MAP_TYPE_PERCPU_HASH:
+		return "percpu_hash";
+	case BPF_MAP_TYPE_PERCPU_ARRAY:
+		return "percpu_array";
+	default:
+		return "other";
 	}
+}
+
+static cJSON *dump_map(const struct capture *c, enum wr_map which)
+{
+	struct bpf_map_info info = {};
+	__u32 len = sizeof(info);
+	cJSON *o = cJSON_CreateObject();
+	int n;
+
+	cJSON_AddStringToObject(o, "name", map_names[which]);
+	if (bpf_obj_get_info_by_fd(c->maps[which], &info, &len) < 0)
+		return o;
+	cJSON_AddNumberToObject(o, "id", info.id);
+	cJSON_AddStringToObject(o, "type", map_type(info.type));
+	cJSON_AddNumberToObject(o, "bytes_key", info.key_size);
+	cJSON_AddNumberToObject(o, "bytes_value", info.value_size);
+	cJSON_AddNumberToObject(o, "max_entries", info.max_entries);
+	/* An array is always full; what sockets hold can only be asked socket by socket (max_entries 0). */
+	n = strstr(map_type(info.type), "array") || !info.max_entries ? -EINVAL :
+									each_key(c->maps[which], NULL, NULL);
+	if (n >= 0)
+		cJSON_AddNumberToObject(o, "entries", n);
 	return o;
 }
 
@@ -219,38 +423,33 @@ static cJSON *dump_maps(const struct capture *c)
 {
 	cJSON *list = cJSON_CreateArray();
 
-	for (int i = 0; i < MAP_MAX_; i++) {
-		struct bpf_map_info info = {};
-		__u32 len = sizeof(info);
-		cJSON *o = cJSON_CreateObject();
-
-		if (!o)
-			break;
-		cJSON_AddStringToObject(o, "name", map_names[i]);
-		if (bpf_obj_get_info_by_fd(c->maps[i], &info, &len) == 0) {
-			cJSON_AddNumberToObject(o, "id", info.id);
-			cJSON_AddNumberToObject(o, "max_entries", info.max_entries);
-		}
-		cJSON_AddItemToArray(list, o);
-	}
+	for (int i = 0; i < MAP_MAX_; i++)
+		cJSON_AddItemToArray(list, dump_map(c, (enum wr_map)i));
 	return list;
 }
 
 struct cJSON *capture_dump(struct capture *c)
 {
-	cJSON *o = cJSON_CreateObject();
+	cJSON *o = cJSON_CreateObject(), *programs = cJSON_CreateArray();
 
-	if (!o)
+	if (!o || !programs) {
+		cJSON_Delete(o);
+		cJSON_Delete(programs);
 		return NULL;
+	}
 	cJSON_AddStringToObject(o, "node", c->node);
 	cJSON_AddStringToObject(o, "pins", c->dir);
 	cJSON_AddNumberToObject(o, "abi", WR_ABI_VERSION);
 	cJSON_AddStringToObject(o, "attach", c->tcx ? "tcx" : "clsact");
 	cJSON_AddBoolToObject(o, "sockops", c->sockops);
 	cJSON_AddItemToObject(o, "features", capture_probe(c->assume_missing));
-	cJSON_AddItemToObject(o, "mesh_ranges", dump_ranges(c));
-	cJSON_AddItemToObject(o, "destinations", dump_destinations(c));
+	cJSON_AddItemToObject(o, "sockops_link", dump_sockops(c, programs));
+	(void)each_key(c->maps[MAP_MESH], cJSON_AddArrayToObject(o, "mesh_ranges"), add_range);
+	(void)each_key(c->maps[MAP_DEST], cJSON_AddObjectToObject(o, "destinations"), add_destination);
+	(void)each_key(c->maps[MAP_EXCL], cJSON_AddArrayToObject(o, "excluded_ports"), add_port);
+	(void)each_key(c->maps[MAP_PODS], cJSON_AddObjectToObject(o, "netns_cookies"), add_cookie);
 	cJSON_AddItemToObject(o, "maps", dump_maps(c));
-	cJSON_AddItemToObject(o, "pods", dump_pods(c));
+	cJSON_AddItemToObject(o, "pods", dump_pods(c, programs));
+	cJSON_AddItemToObject(o, "programs", programs);
 	return o;
 }
