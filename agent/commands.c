@@ -47,14 +47,44 @@ static void add_source(cJSON *o, struct node *n)
 	cJSON_AddItemToObject(o, "source", dump);
 }
 
-static void status(void *arg, struct admin_call *c)
+/* An answer that needs what the workers count per pod. */
+struct counted {
+	struct node *n;
+	struct admin_call *call;
+};
+
+static void count_pods(struct node *n, struct admin_call *c, void (*answer)(void *arg, cJSON *rows))
 {
-	struct node *n = arg;
+	struct counted *k = malloc(sizeof(*k));
+
+	if (!k) {
+		admin_reply_error(c, ENOMEM, "out of memory");
+		return;
+	}
+	*k = (struct counted){n, c};
+	engine_dump(n->engine, "pods", answer, k);
+}
+
+static double number_of(const cJSON *o, const char *name)
+{
+	const cJSON *v = cJSON_GetObjectItemCaseSensitive(o, name);
+
+	return cJSON_IsNumber(v) ? v->valuedouble : 0;
+}
+
+static void status_counted(void *arg, cJSON *rows)
+{
+	_cleanup_free_ struct counted *k = arg;
+	struct node *n = k->n;
 	struct pods_counts counts = pods_count(n->pods);
-	cJSON *o = cJSON_CreateObject(), *list, *pods;
+	double tunnels = 0;
+	cJSON *o = cJSON_CreateObject(), *list, *pods, *i;
 	const char *why;
 	bool up = node_is_up(n, &why);
 
+	cJSON_ArrayForEach(i, rows)
+		tunnels += number_of(i, "tunnels");
+	cJSON_Delete(rows);
 	cJSON_AddStringToObject(o, "node", n->o.node);
 	cJSON_AddStringToObject(o, "version", WARREN_VERSION);
 	cJSON_AddNumberToObject(o, "pid", getpid());
@@ -72,16 +102,42 @@ static void status(void *arg, struct admin_call *c)
 	cJSON_AddNumberToObject(pods, "draining", counts.draining);
 	cJSON_AddNumberToObject(pods, "refused", counts.refused);
 	cJSON_AddNumberToObject(o, "connections", (double)engine_open_connections(n->engine));
+	cJSON_AddNumberToObject(o, "tunnels", tunnels);
 	cJSON_AddNumberToObject(o, "workers", (double)n->o.workers);
 	cJSON_AddStringToObject(o, "ca", ca_describe(n->ca));
 	add_source(o, n);
 	cJSON_AddItemToObject(o, "counters", counters());
-	admin_reply(c, o);
+	admin_reply(k->call, o);
+}
+
+static void status(void *arg, struct admin_call *c)
+{
+	count_pods(arg, c, status_counted);
+}
+
+/* A pod has a row on each worker, and a second one there while an earlier enrolment drains. */
+static void pods_counted(void *arg, cJSON *rows)
+{
+	_cleanup_free_ struct counted *k = arg;
+	cJSON *pods = pods_dump(k->n->pods), *i;
+	double conns[CAPTURE_MAX_PODS] = {0};
+
+	cJSON_ArrayForEach(i, rows)
+	{
+		double at = number_of(i, "number");
+
+		if (at > 0 && at < CAPTURE_MAX_PODS)
+			conns[(size_t)at] += number_of(i, "connections");
+	}
+	cJSON_Delete(rows);
+	cJSON_ArrayForEach(i, pods)
+		cJSON_AddNumberToObject(i, "connections", conns[(size_t)number_of(i, "number")]);
+	admin_reply(k->call, pods);
 }
 
 static void pod_list(void *arg, struct admin_call *c)
 {
-	admin_reply(c, pods_dump(((struct node *)arg)->pods));
+	count_pods(arg, c, pods_counted);
 }
 
 static cJSON *workloads(struct node *n)
