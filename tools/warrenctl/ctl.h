@@ -3,26 +3,65 @@
 #pragma once
 #include <cjson/cJSON.h>
 #include <stdbool.h>
+#include <stddef.h>
 
-enum exit_code { CTL_OK = 0, CTL_NOT_SO = 1, CTL_USAGE = 2, CTL_NO_AGENT = 3, CTL_REFUSED = 4, CTL_MISSING = 5 };
+/* CTL_BROKEN: something between agent and reader failed that says nothing about the node: no usable answer, or
+ * an output that cannot be written. */
+enum exit_code {
+	CTL_OK = 0,
+	CTL_NOT_SO = 1,
+	CTL_USAGE = 2,
+	CTL_NO_AGENT = 3,
+	CTL_REFUSED = 4,
+	CTL_MISSING = 5,
+	CTL_BROKEN = 6,
+};
 
 struct ctl {
 	bool json, pretty;
 	const char *node, *run_dir, *pin_dir;
 	char node_buf[256];
+	bool silent;	  /* the agent is there and gives no usable answer */
+	char error[1024]; /* why the last call failed */
 };
 
-/* One line on stderr, or {"error": ...} on stdout in JSON mode. Returns code. */
-int ctl_fail(const struct ctl *c, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-/* Prints a result: JSON as it is when asked for, else nothing; true when it printed. */
-bool ctl_print_json(const struct ctl *c, const cJSON *v);
+/* --- out.c: everything that reaches a terminal or a pipe --- */
 
-/* client.c: asks the agent. CTL_OK with *ret the result (to be deleted), or a code with the error printed (unless quiet). */
-int client_call(struct ctl *c, const char *command, cJSON *args, bool quiet, cJSON **ret);
-/* Finds the only node under the run directory when none was named. CTL_OK or CTL_USAGE/CTL_NO_AGENT, printed unless quiet. */
-int client_find_node(struct ctl *c, bool quiet);
+/* Remembers why and returns code: for a caller that may still find another way. */
+int ctl_error(struct ctl *c, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* Prints what was remembered: one line on stderr, or {"error": ...} on stdout in JSON mode. Returns code. */
+int ctl_say(struct ctl *c, int code);
+/* Both at once. */
+int ctl_fail(struct ctl *c, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* What was remembered as a remark on stderr: the result comes nevertheless, from elsewhere. */
+void ctl_remark(struct ctl *c, const char *instead);
+/* Prints a result as JSON when that is asked for; true when it did. Otherwise makes its names and strings fit
+ * for a terminal, because whoever called us prints them as text next. */
+bool ctl_print_json(const struct ctl *c, cJSON *v);
+/* Replaces what a terminal could take for a command, and bytes that are not UTF-8. */
+void text_clean(char *s);
+/* How many characters a cleaned text has. */
+int text_width(const char *s);
+/* Before the first descriptor is opened: 0, 1 and 2 must not become a socket of ours. */
+void ctl_keep_standard(void);
+/* Empties stdout; code, or CTL_BROKEN when not everything could be written. */
+int ctl_finish(int code);
 
-/* table.c: rows of text with aligned columns. */
+/* --- members of an object, whatever the agent sent in their place --- */
+const char *text_of(const cJSON *o, const char *name);  /* "" when it is no string */
+double number_of(const cJSON *o, const char *name);	/* 0 when it is no number */
+bool is_true(const cJSON *o, const char *name);
+const cJSON *member(const cJSON *o, const char *name);
+
+/* --- client.c: asks the agent --- */
+
+/* CTL_OK with *ret the result (to be deleted), which is an array or an object as `type` (cJSON_Array,
+ * cJSON_Object) says; or a code with the reason remembered. Takes args over. */
+int client_call(struct ctl *c, const char *command, cJSON *args, int type, cJSON **ret);
+/* Finds the only node under the run directory when none was named. */
+int client_find_node(struct ctl *c);
+
+/* --- table.c: rows of text with aligned columns --- */
 struct column {
 	const char *title, *field; /* field of the item; "a.b" reaches inside; lists are joined by commas */
 	enum { AS_TEXT, AS_BYTES, AS_MS, AS_NUMBER } as;
@@ -30,7 +69,10 @@ struct column {
 void table_print(const cJSON *array, const struct column *columns, int n);
 const char *field_text(const cJSON *item, const struct column *col, char *buf, int size);
 
-/* local.c: what works without an agent. */
+/* --- bpf.c: `bpf show` as text --- */
+void bpf_print(const cJSON *dump);
+
+/* --- local.c: what works without an agent. Codes with the reason remembered --- */
 int local_doctor(struct ctl *c);
 int local_pods(struct ctl *c, cJSON **ret);
 int local_bpf(struct ctl *c, cJSON **ret);

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What works without an agent: the kernel's features, the pins, taking pods out of capture. Called by main.c. */
+/*
+ * What works without an agent: the kernel's features, the pins, taking pods out of capture. Out: results, or
+ * codes with the reason remembered. Called by main.c.
+ */
 #include "ctl.h"
 #include "agent/capture/capture.h"
 #include "engine/base/cleanup.h"
@@ -11,20 +14,18 @@
 
 int local_doctor(struct ctl *c)
 {
-	cJSON *probe = capture_probe(NULL), *list = cJSON_IsArray(probe) ? probe : cJSON_GetObjectItem(probe, "features"), *i;
+	cJSON *probe = capture_probe(NULL), *i;
 	bool missing = false;
 
-	cJSON_ArrayForEach(i, list)
-	{
-		bool present = cJSON_IsTrue(cJSON_GetObjectItem(i, "present"));
-
-		missing |= !present && cJSON_IsTrue(cJSON_GetObjectItem(i, "required"));
-	}
+	if (!probe)
+		return ctl_error(c, CTL_BROKEN, "out of memory");
+	cJSON_ArrayForEach(i, probe)
+		missing |= !is_true(i, "present") && is_true(i, "required");
 	if (!ctl_print_json(c, probe)) {
 		static const struct column columns[] = {
 			{"FEATURE", "name", AS_TEXT}, {"PRESENT", "present", AS_TEXT}, {"NEEDED FOR", "needed_for", AS_TEXT}};
 
-		table_print(list, columns, 3);
+		table_print(probe, columns, 3);
 		if (geteuid())
 			printf("\nnot root: what needs privileges shows as missing\n");
 	}
@@ -35,13 +36,13 @@ int local_doctor(struct ctl *c)
 static int open_pins(struct ctl *c, struct capture **ret)
 {
 	_cleanup_free_ char *error = NULL;
-	int r = client_find_node(c, false);
+	int r = client_find_node(c);
 
 	if (r)
 		return r;
 	r = capture_open_readonly(c->node, c->pin_dir, ret, &error);
 	if (r < 0)
-		return ctl_fail(c, r == -ENOENT ? CTL_NO_AGENT : CTL_MISSING, "%s", error ? error : strerror(-r));
+		return ctl_error(c, r == -ENOENT ? CTL_NO_AGENT : CTL_MISSING, "%s", error ? error : strerror(-r));
 	return CTL_OK;
 }
 
@@ -58,7 +59,7 @@ int local_pods(struct ctl *c, cJSON **ret)
 	r = capture_leftovers(cap, &left, &n);
 	capture_close(cap);
 	if (r < 0)
-		return ctl_fail(c, CTL_MISSING, "cannot read the pins: %s", strerror(-r));
+		return ctl_error(c, CTL_MISSING, "cannot read the pins: %s", strerror(-r));
 	array = cJSON_CreateArray();
 	for (size_t i = 0; i < n; i++) {
 		cJSON *o = cJSON_CreateObject();
@@ -72,7 +73,7 @@ int local_pods(struct ctl *c, cJSON **ret)
 		cJSON_AddStringToObject(o, "namespace", ns);
 		cJSON_AddStringToObject(o, "name", slash ? slash + 1 : left[i].uid);
 		cJSON_AddStringToObject(o, "netns", left[i].netns_path);
-		cJSON_AddStringToObject(o, "state", "captured, no agent");
+		cJSON_AddStringToObject(o, "state", c->silent ? "captured, agent silent" : "captured, no agent");
 		cJSON_AddItemToArray(array, o);
 	}
 	free(left);
@@ -89,7 +90,7 @@ int local_bpf(struct ctl *c, cJSON **ret)
 		return r;
 	*ret = capture_dump(cap);
 	capture_close(cap);
-	return *ret ? CTL_OK : ctl_fail(c, CTL_MISSING, "cannot read the pins");
+	return *ret ? CTL_OK : ctl_error(c, CTL_MISSING, "cannot read the pins");
 }
 
 static bool named(const char *uid, const char *name)
@@ -116,6 +117,7 @@ int local_release(struct ctl *c, const char *name)
 	struct capture *cap = NULL;
 	int r = open_pins(c, &cap), count = 0, failed = 0;
 	size_t n = 0;
+	cJSON *o;
 
 	if (r)
 		return r;
@@ -131,16 +133,19 @@ int local_release(struct ctl *c, const char *name)
 			close(fd);
 		count++;
 		failed = e < 0 ? e : failed;
+		text_clean(left[i].uid);
 		if (!c->json)
 			printf("%s: %s\n", left[i].uid, e < 0 ? strerror(-e) : "out of capture");
 	}
 	free(left);
 	capture_close(cap);
 	if (r < 0 || failed)
-		return ctl_fail(c, CTL_MISSING, "release: %s", strerror(-(r < 0 ? r : failed)));
+		return ctl_error(c, CTL_MISSING, "release: %s", strerror(-(r < 0 ? r : failed)));
 	if (!count && name)
-		return ctl_fail(c, CTL_NOT_SO, "no captured pod is called %s", name);
-	if (c->json)
-		printf("{\"pods\": %d}\n", count);
+		return ctl_error(c, CTL_NOT_SO, "no captured pod is called %s", name);
+	o = cJSON_CreateObject();
+	cJSON_AddNumberToObject(o, "pods", count);
+	(void)ctl_print_json(c, o);
+	cJSON_Delete(o);
 	return CTL_OK;
 }

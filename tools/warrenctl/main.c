@@ -4,48 +4,17 @@
 #include "engine/base/cleanup.h"
 
 #include <getopt.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 #define VERSION "0.1.0"
 
-int ctl_fail(const struct ctl *c, int code, const char *fmt, ...)
-{
-	char text[1024];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(text, sizeof(text), fmt, ap);
-	va_end(ap);
-	if (c->json) {
-		cJSON *o = cJSON_CreateObject();
-
-		cJSON_AddStringToObject(o, "error", text);
-		(void)ctl_print_json(c, o);
-		cJSON_Delete(o);
-	} else {
-		fprintf(stderr, "warrenctl: %s\n", text);
-	}
-	return code;
-}
-
-bool ctl_print_json(const struct ctl *c, const cJSON *v)
-{
-	_cleanup_free_ char *text = NULL;
-
-	if (!c->json)
-		return false;
-	text = c->pretty ? cJSON_Print(v) : cJSON_PrintUnformatted(v);
-	printf("%s\n", text ? text : "null");
-	return true;
-}
-
 /* --- objects that are lists of rows --- */
 
 static const struct column pod_columns[] = {{"NAMESPACE", "namespace", AS_TEXT}, {"NAME", "name", AS_TEXT},
 					    {"STATE", "state", AS_TEXT},	 {"ADDRESSES", "addresses", AS_TEXT},
-					    {"IDENTITY", "identity", AS_TEXT},	 {"REASON", "reason", AS_TEXT}};
+					    {"CONNS", "connections", AS_NUMBER}, {"IDENTITY", "identity", AS_TEXT},
+					    {"REASON", "reason", AS_TEXT}};
 static const struct column workload_columns[] = {{"NAMESPACE", "namespace", AS_TEXT}, {"NAME", "name", AS_TEXT},
 						 {"NODE", "node", AS_TEXT},	      {"PROTOCOL", "protocol", AS_TEXT},
 						 {"READY", "ready", AS_TEXT},	      {"ADDRESSES", "addresses", AS_TEXT}};
@@ -66,231 +35,274 @@ static const struct column certificate_columns[] = {{"IDENTITY", "identity", AS_
 static int show_rows(struct ctl *c, const char *command, const struct column *columns, int n)
 {
 	cJSON *result = NULL;
-	int r = client_call(c, command, NULL, false, &result);
+	int r = client_call(c, command, NULL, cJSON_Array, &result);
 
 	if (r)
-		return r;
+		return ctl_say(c, r);
 	if (!ctl_print_json(c, result))
 		table_print(result, columns, n);
 	cJSON_Delete(result);
 	return CTL_OK;
 }
 
-static int cmd_workload(struct ctl *c, int argc, char **argv)
+static int cmd_workload(struct ctl *c, const char *arg)
 {
-	(void)argc;
-	(void)argv;
+	(void)arg;
 	return show_rows(c, "workload list", workload_columns, ARRAY_SIZE(workload_columns));
 }
 
-static int cmd_connection(struct ctl *c, int argc, char **argv)
+static int cmd_connection(struct ctl *c, const char *arg)
 {
-	(void)argc;
-	(void)argv;
+	(void)arg;
 	return show_rows(c, "connection list", connection_columns, ARRAY_SIZE(connection_columns));
 }
 
-static int cmd_tunnel(struct ctl *c, int argc, char **argv)
+static int cmd_tunnel(struct ctl *c, const char *arg)
 {
-	(void)argc;
-	(void)argv;
+	(void)arg;
 	return show_rows(c, "tunnel list", tunnel_columns, ARRAY_SIZE(tunnel_columns));
 }
 
-static int cmd_certificate(struct ctl *c, int argc, char **argv)
+static int cmd_certificate(struct ctl *c, const char *arg)
 {
-	(void)argc;
-	(void)argv;
+	(void)arg;
 	return show_rows(c, "certificate list", certificate_columns, ARRAY_SIZE(certificate_columns));
 }
 
-static int cmd_pod(struct ctl *c, int argc, char **argv)
+/* Asks the pins in the agent's place when r says that it gave no answer. An agent that is there nevertheless is
+ * worth a remark; when the pins have nothing either, the agent's failure is the one to tell. */
+static int or_pins(struct ctl *c, int r, int (*fn)(struct ctl *c, cJSON **ret), cJSON **ret)
+{
+	struct ctl pins = *c;
+	int e;
+
+	if (r != CTL_BROKEN && r != CTL_NO_AGENT)
+		return r;
+	pins.silent = r == CTL_BROKEN;
+	e = fn(&pins, ret);
+	if (e == CTL_OK && r == CTL_BROKEN)
+		ctl_remark(c, "this is from the pins");
+	if (e == CTL_OK || r == CTL_BROKEN || e == CTL_NO_AGENT)
+		return e == CTL_OK ? e : r;
+	return ctl_error(c, e, "%s", pins.error);
+}
+
+static int cmd_pod(struct ctl *c, const char *arg)
 {
 	cJSON *result = NULL;
-	int r = client_call(c, "pod list", NULL, true, &result);
+	int r = or_pins(c, client_call(c, "pod list", NULL, cJSON_Array, &result), local_pods, &result);
 
-	(void)argc;
-	(void)argv;
-	if (r == CTL_NO_AGENT)
-		r = local_pods(c, &result);
-	else if (r)
-		r = client_call(c, "pod list", NULL, false, &result);
+	(void)arg;
 	if (r)
-		return r;
+		return ctl_say(c, r);
 	if (!ctl_print_json(c, result))
 		table_print(result, pod_columns, ARRAY_SIZE(pod_columns));
 	cJSON_Delete(result);
 	return CTL_OK;
 }
 
-static const char *text_of(const cJSON *o, const char *name)
-{
-	const char *v = cJSON_GetStringValue(cJSON_GetObjectItem(o, name));
-
-	return v ? v : "";
-}
-
-static int cmd_service(struct ctl *c, int argc, char **argv)
+static void print_service(const cJSON *s)
 {
 	static const struct column vips = {"", "vips", AS_TEXT};
-	cJSON *result = NULL, *s, *e, *p;
-	int r = client_call(c, "service list", NULL, false, &result);
+	const cJSON *e, *p;
 	char buf[160];
 
-	(void)argc;
-	(void)argv;
+	printf("%s  %s  ports", text_of(s, "hostname"), field_text(s, &vips, buf, sizeof(buf)));
+	cJSON_ArrayForEach(p, member(s, "ports"))
+		printf(" %.0f", number_of(p, "port"));
+	printf("\n");
+	cJSON_ArrayForEach(e, member(s, "endpoints"))
+	{
+		printf("  %-24s %-20s %-6s %s", text_of(e, "address"), text_of(e, "workload"), text_of(e, "protocol"),
+		       is_true(e, "healthy") ? "healthy" : "not ready");
+		cJSON_ArrayForEach(p, member(e, "target_ports"))
+			printf("  %s->%d", p->string ? p->string : "?", p->valueint);
+		printf("\n");
+	}
+}
+
+static int cmd_service(struct ctl *c, const char *arg)
+{
+	cJSON *result = NULL, *s;
+	int r = client_call(c, "service list", NULL, cJSON_Array, &result);
+
+	(void)arg;
 	if (r)
-		return r;
+		return ctl_say(c, r);
 	if (!ctl_print_json(c, result)) {
 		cJSON_ArrayForEach(s, result)
-		{
-			printf("%s  %s  ports", text_of(s, "hostname"), field_text(s, &vips, buf, sizeof(buf)));
-			cJSON_ArrayForEach(p, cJSON_GetObjectItem(s, "ports"))
-				printf(" %d", cJSON_GetObjectItem(p, "port")->valueint);
-			printf("\n");
-			cJSON_ArrayForEach(e, cJSON_GetObjectItem(s, "endpoints"))
-			{
-				printf("  %-24s %-20s %-6s %s", text_of(e, "address"), text_of(e, "workload"), text_of(e, "protocol"),
-				       cJSON_IsTrue(cJSON_GetObjectItem(e, "healthy")) ? "healthy" : "not ready");
-				cJSON_ArrayForEach(p, cJSON_GetObjectItem(e, "target_ports"))
-					printf("  %s->%d", p->string, p->valueint);
-				printf("\n");
-			}
-		}
+			print_service(s);
+		if (!cJSON_GetArraySize(result))
+			printf("none\n");
 	}
 	cJSON_Delete(result);
 	return CTL_OK;
 }
 
-static int cmd_status(struct ctl *c, int argc, char **argv)
+/* --- objects with an output of their own --- */
+
+static void print_lines(const cJSON *list, const char *before)
 {
-	cJSON *s = NULL, *pods, *i;
-	int r = client_call(c, "status", NULL, false, &s);
+	const cJSON *i;
+
+	cJSON_ArrayForEach(i, list)
+		if (cJSON_IsString(i))
+			printf("%s: %s\n", before, i->valuestring);
+}
+
+static void print_numbers(const cJSON *o, const char *before)
+{
+	const cJSON *i;
+
+	cJSON_ArrayForEach(i, o)
+		if (cJSON_IsNumber(i) && i->string)
+			printf("%s %.0f %s", before, i->valuedouble, i->string);
+}
+
+static void print_status(const cJSON *s)
+{
+	const cJSON *source = member(s, "source"), *i;
+
+	printf("node %s: %s  (warren %s, pid %.0f)\n", text_of(s, "node"), is_true(s, "up") ? "up" : "NOT up",
+	       text_of(s, "version"), number_of(s, "pid"));
+	print_lines(member(s, "pending"), "waiting for");
+	print_lines(member(s, "alarms"), "ALARM");
+	printf("pods:");
+	print_numbers(member(s, "pods"), "");
+	printf("\nconnections: %.0f open\ntunnels: %.0f open\nca: %s\nsource: %s", number_of(s, "connections"),
+	       number_of(s, "tunnels"), text_of(s, "ca"), text_of(source, "spec"));
+	print_numbers(member(source, "resources"), ",");
+	printf("\n");
+	cJSON_ArrayForEach(i, member(s, "counters"))
+		if (cJSON_IsNumber(i) && i->string)
+			printf("%-28s %.0f\n", i->string, i->valuedouble);
+}
+
+static int cmd_status(struct ctl *c, const char *arg)
+{
+	cJSON *s = NULL;
+	int r = client_call(c, "status", NULL, cJSON_Object, &s);
 	bool up;
 
-	(void)argc;
-	(void)argv;
+	(void)arg;
 	if (r)
-		return r;
-	up = cJSON_IsTrue(cJSON_GetObjectItem(s, "up"));
-	if (!ctl_print_json(c, s)) {
-		pods = cJSON_GetObjectItem(s, "pods");
-		printf("node %s: %s  (warren %s, pid %d)\n", text_of(s, "node"), up ? "up" : "NOT up", text_of(s, "version"),
-		       cJSON_GetObjectItem(s, "pid")->valueint);
-		cJSON_ArrayForEach(i, cJSON_GetObjectItem(s, "pending"))
-			printf("waiting for: %s\n", i->valuestring);
-		cJSON_ArrayForEach(i, cJSON_GetObjectItem(s, "alarms"))
-			printf("ALARM: %s\n", i->valuestring);
-		printf("pods:");
-		cJSON_ArrayForEach(i, pods)
-			printf(" %d %s", i->valueint, i->string);
-		printf("\nconnections: %d\nca: %s\nsource: %s", cJSON_GetObjectItem(s, "connections")->valueint, text_of(s, "ca"),
-		       text_of(cJSON_GetObjectItem(s, "source"), "spec"));
-		cJSON_ArrayForEach(i, cJSON_GetObjectItem(cJSON_GetObjectItem(s, "source"), "resources"))
-			printf(", %d %s", i->valueint, i->string);
-		printf("\n");
-		cJSON_ArrayForEach(i, cJSON_GetObjectItem(s, "counters"))
-			printf("%-28s %.0f\n", i->string, i->valuedouble);
-	}
+		return ctl_say(c, r);
+	up = is_true(s, "up");
+	if (!ctl_print_json(c, s))
+		print_status(s);
 	cJSON_Delete(s);
 	return up ? CTL_OK : CTL_NOT_SO;
 }
 
-static int print_tree(struct ctl *c, cJSON *result)
+static int cmd_bpf(struct ctl *c, const char *arg)
 {
-	struct ctl as_json = *c;
+	cJSON *result = NULL;
+	int r = or_pins(c, client_call(c, "bpf show", NULL, cJSON_Object, &result), local_bpf, &result);
 
-	/* Nested data has no better table than JSON itself, indented. */
+	(void)arg;
+	if (r)
+		return ctl_say(c, r);
 	if (!c->json)
-		as_json.json = as_json.pretty = true;
-	(void)ctl_print_json(&as_json, result);
+		c->json = c->pretty = true;
+	(void)ctl_print_json(c, result);
 	cJSON_Delete(result);
 	return CTL_OK;
 }
 
-static int cmd_bpf(struct ctl *c, int argc, char **argv)
+/* Resources are nested deep: they have no better text than JSON itself, indented. */
+static int cmd_config(struct ctl *c, const char *arg)
 {
 	cJSON *result = NULL;
-	int r = client_call(c, "bpf show", NULL, true, &result);
+	int r = client_call(c, "config dump", NULL, cJSON_Object, &result);
 
-	(void)argc;
-	(void)argv;
+	(void)arg;
 	if (r)
-		r = local_bpf(c, &result);
-	return r ? r : print_tree(c, result);
+		return ctl_say(c, r);
+	if (!c->json)
+		c->json = c->pretty = true;
+	(void)ctl_print_json(c, result);
+	cJSON_Delete(result);
+	return CTL_OK;
 }
 
-static int cmd_config(struct ctl *c, int argc, char **argv)
-{
-	cJSON *result = NULL;
-	int r = client_call(c, "config dump", NULL, false, &result);
-
-	(void)argc;
-	(void)argv;
-	return r ? r : print_tree(c, result);
-}
-
-static int cmd_log(struct ctl *c, int argc, char **argv)
+static int cmd_log(struct ctl *c, const char *arg)
 {
 	cJSON *args = cJSON_CreateObject(), *result = NULL;
 	int r;
 
-	if (argc)
-		cJSON_AddStringToObject(args, "level", argv[0]);
-	r = client_call(c, "log level", args, false, &result);
+	if (arg)
+		cJSON_AddStringToObject(args, "level", arg);
+	r = client_call(c, "log level", args, cJSON_Object, &result);
 	if (r)
-		return r;
+		return ctl_say(c, r);
 	if (!ctl_print_json(c, result))
 		printf("%s\n", text_of(result, "level"));
 	cJSON_Delete(result);
 	return CTL_OK;
 }
 
-static int pod_switch(struct ctl *c, const char *command, const char *name)
+/* --- actions --- */
+
+static bool is_all(const char *arg)
+{
+	return !strcmp(arg, "--all") || !strcmp(arg, "all");
+}
+
+/* CTL_OK and the result printed, or a code with the reason remembered. */
+static int pod_switch(struct ctl *c, const char *command, const char *arg)
 {
 	cJSON *args = cJSON_CreateObject(), *result = NULL;
-	bool all = !strcmp(name, "--all") || !strcmp(name, "all");
 	int r;
 
-	if (all)
+	if (is_all(arg))
 		cJSON_AddTrueToObject(args, "all");
 	else
-		cJSON_AddStringToObject(args, "name", name);
-	r = client_call(c, command, args, true, &result);
-	if (r == CTL_NO_AGENT && !strcmp(command, "pod release"))
-		return local_release(c, all ? NULL : name);
+		cJSON_AddStringToObject(args, "name", arg);
+	r = client_call(c, command, args, cJSON_Object, &result);
 	if (r)
-		return ctl_fail(c, r, "%s: %s", command, r == CTL_NO_AGENT ? "no agent" : "no such pod on this node");
+		return r;
 	if (!ctl_print_json(c, result))
-		printf("%d pods\n", cJSON_GetObjectItem(result, "pods")->valueint);
+		printf("%.0f pods\n", number_of(result, "pods"));
 	cJSON_Delete(result);
 	return CTL_OK;
 }
 
-static int cmd_release(struct ctl *c, int argc, char **argv)
+/* Past an agent that is there but stuck nothing is released: it would take the pod back. */
+static int cmd_release(struct ctl *c, const char *arg)
 {
-	return argc ? pod_switch(c, "pod release", argv[0]) : ctl_fail(c, CTL_USAGE, "pod release: name a pod, or --all");
+	int r = arg ? pod_switch(c, "pod release", arg) :
+		      ctl_error(c, CTL_USAGE, "pod release: name a pod, or --all");
+
+	if (r == CTL_NO_AGENT)
+		r = local_release(c, is_all(arg) ? NULL : arg);
+	return r ? ctl_say(c, r) : CTL_OK;
 }
 
-static int cmd_enroll(struct ctl *c, int argc, char **argv)
+static int cmd_enroll(struct ctl *c, const char *arg)
 {
-	return argc ? pod_switch(c, "pod enroll", argv[0]) : ctl_fail(c, CTL_USAGE, "pod enroll: name a pod, or --all");
+	int r = arg ? pod_switch(c, "pod enroll", arg) :
+		      ctl_error(c, CTL_USAGE, "pod enroll: name a pod, or --all");
+
+	return r ? ctl_say(c, r) : CTL_OK;
 }
 
-static int cmd_doctor(struct ctl *c, int argc, char **argv)
+static int cmd_doctor(struct ctl *c, const char *arg)
 {
-	(void)argc;
-	(void)argv;
-	return local_doctor(c);
+	int r = local_doctor(c);
+
+	(void)arg;
+	return r == CTL_BROKEN ? ctl_say(c, r) : r;
 }
+
+/* --- the command table --- */
 
 static const struct command {
 	const char *object, *command, *args, *help;
-	int (*fn)(struct ctl *c, int argc, char **argv);
+	int (*fn)(struct ctl *c, const char *arg);
 } commands[] = {
 	{"status", "show", "", "is the node up: pods, connections, alarms, counters; exits 0 only when up", cmd_status},
 	{"doctor", "show", "", "what the kernel offers, what is missing and what that turns off (*)", cmd_doctor},
-	{"pod", "list", "", "pods of this node that belong into the mesh, and why one is not (*)", cmd_pod},
+	{"pod", "list", "", "pods that belong into the mesh, why one is not, open connections (*)", cmd_pod},
 	{"pod", "release", "NAME|--all", "take a pod out of capture now; with an agent it stays out until `pod enroll` (*)",
 	 cmd_release},
 	{"pod", "enroll", "NAME|--all", "undo a release", cmd_enroll},
@@ -299,26 +311,36 @@ static const struct command {
 	{"connection", "list", "", "open connections, with TCP_INFO of local hop and tunnel in JSON", cmd_connection},
 	{"tunnel", "list", "", "HBONE tunnels: peer, TLS version, streams", cmd_tunnel},
 	{"certificate", "list", "", "certificates of this node's workloads", cmd_certificate},
-	{"bpf", "show", "", "programs, links, maps decoded, wanted versus attached (*)", cmd_bpf},
-	{"config", "dump", "", "options, resources with their state, the whole model", cmd_config},
+	{"bpf", "show", "", "wanted versus attached, programs, links, maps decoded (*)", cmd_bpf},
+	{"config", "dump", "", "options, resources with their state, the whole model; always as JSON", cmd_config},
 	{"log", "level", "[LEVEL]", "show or set the log level: error, warn, info, debug", cmd_log},
 };
 
-static void help(FILE *f)
+/* All commands, or those of one object. */
+static void print_commands(const char *object)
 {
-	fprintf(f, "Usage: warrenctl [OPTION]... OBJECT [COMMAND] [ARGUMENT]\n\n");
 	for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
 		char left[64];
 
+		if (object && strcmp(object, commands[i].object))
+			continue;
 		snprintf(left, sizeof(left), "%s %s %s", commands[i].object, commands[i].command, commands[i].args);
-		fprintf(f, "  %-24s %s\n", left, commands[i].help);
+		printf("  %-24s %s\n", left, commands[i].help);
 	}
-	fprintf(f, "\n(*) works without an agent. `show` and `list` mean the same; names may be shortened.\n\n"
-		   "  -j, --json       JSON            -p, --pretty     JSON, indented\n"
-		   "  -n, --node NAME  which node      --run-dir PATH   default /run/warren\n"
-		   "  -V, --version    -h, --help      --pin-dir PATH   default /sys/fs/bpf\n\n"
-		   "Exit: 0 ok, 1 not so or not up, 2 usage, 3 no agent, 4 the agent refused, 5 privilege or kernel feature\n"
-		   "missing.\n");
+}
+
+static int help(const char *object)
+{
+	printf("Usage: warrenctl [OPTION]... OBJECT [COMMAND] [ARGUMENT]\n\n");
+	print_commands(object);
+	printf("\n(*) works without an agent. `show` and `list` mean the same; names may be shortened.\n\n"
+	       "  -j, --json       JSON            -p, --pretty     JSON, indented\n"
+	       "  -n, --node NAME  which node      --run-dir PATH   default /run/warren\n"
+	       "  -V, --version    -h, --help      --pin-dir PATH   default /sys/fs/bpf\n\n"
+	       "Exit: 0 ok, 1 not so or not up, 2 usage, 3 no agent, 4 the agent refused, 5 privilege or kernel\n"
+	       "feature missing, 6 no usable answer from the agent within 10 s, or the output cannot be written.\n"
+	       "An error is one line on stderr, with -j and -p {\"error\": TEXT} on stdout.\n");
+	return CTL_OK;
 }
 
 static bool prefix_of(const char *word, const char *full)
@@ -326,88 +348,134 @@ static bool prefix_of(const char *word, const char *full)
 	return *word && !strncmp(word, full, strlen(word));
 }
 
-/* An object's first command is what it does by itself. */
+static bool is_show(const char *command)
+{
+	return command && (!strcmp(command, "show") || !strcmp(command, "list"));
+}
+
+/* An object's first command is what it does by itself, and what `show` and `list` mean. */
 static const struct command *find(const char *object, const char *command)
 {
-	bool show = command && (!strcmp(command, "show") || !strcmp(command, "list"));
+	const char *first = NULL;
 
 	for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
-		bool listing = !strcmp(commands[i].command, "list") || !strcmp(commands[i].command, "show") ||
-			       !strcmp(commands[i].command, "dump");
+		bool is_first = !first || strcmp(first, commands[i].object);
 
+		first = commands[i].object;
 		if (prefix_of(object, commands[i].object) &&
-		    (!command || (show && listing) || prefix_of(command, commands[i].command)))
+		    (!command || (is_first && is_show(command)) || prefix_of(command, commands[i].command)))
 			return &commands[i];
 	}
 	return NULL;
 }
 
-static int run(struct ctl *c, int argc, char **argv)
+/* Words are OBJECT [COMMAND] [ARGUMENT]; what is too much is named, never ignored. */
+static int run(struct ctl *c, int n, char **words)
 {
+	const char *command = n > 1 ? words[1] : NULL;
 	const struct command *cmd;
+	int args;
 
-	if (!argc) {
+	if (!n)
 		/* Useful by itself: the state of the node, or how to ask. */
-		if (client_find_node(c, true) == CTL_OK)
-			return cmd_status(c, 0, NULL);
-		help(stdout);
-		return CTL_OK;
-	}
-	if (!strcmp(argv[0], "help") || (argc > 1 && !strcmp(argv[1], "help"))) {
-		help(stdout);
-		return CTL_OK;
-	}
-	cmd = find(argv[0], argc > 1 ? argv[1] : NULL);
+		return client_find_node(c) == CTL_OK ? cmd_status(c, NULL) : help(NULL);
+	if (!strcmp(words[0], "help") && !command)
+		return help(NULL);
+	if (command && !strcmp(command, "help"))
+		command = NULL;
+	cmd = find(words[0], command);
 	if (!cmd)
-		return ctl_fail(c, CTL_USAGE, "unknown command: %s%s%s; see warrenctl help", argv[0], argc > 1 ? " " : "",
-				argc > 1 ? argv[1] : "");
-	return cmd->fn(c, argc > 2 ? argc - 2 : 0, argv + 2);
+		return ctl_fail(c, CTL_USAGE, "unknown command: %s%s%s; see warrenctl help", words[0],
+				command ? " " : "", command ? command : "");
+	if (n > 1 && !command)
+		return help(cmd->object);
+	args = *cmd->args && !is_show(command);
+	if (n - 2 > args)
+		return ctl_fail(c, CTL_USAGE, "%s %s: unexpected argument: %s", cmd->object, cmd->command,
+				words[2 + args]);
+	return cmd->fn(c, n > 2 ? words[2] : NULL);
+}
+
+/* Options without a letter. */
+enum long_option { ONLY_LONG = 256, OPT_RUN_DIR, OPT_PIN_DIR, OPT_ALL };
+
+static int wrong_option(struct ctl *c, int opt, char **argv)
+{
+	char letter[] = {'-', (char)optopt, '\0'};
+	/* Only of a letter that nobody knows is the word before not the one: more letters may follow it. */
+	bool is_letter = opt == '?' && optopt && optopt < ONLY_LONG && !strchr("jpVh", optopt);
+	const char *name = is_letter ? letter : argv[optind - 1];
+
+	if (opt == ':')
+		return ctl_fail(c, CTL_USAGE, "option needs a value: %s", name);
+	return ctl_fail(c, CTL_USAGE, "unknown option: %s; see warrenctl help", name);
+}
+
+/* Fills c and moves the words to the front of argv: how many, or -1 with *ret_code to exit with. */
+static int options(struct ctl *c, int argc, char **argv, int *ret_code)
+{
+	static const struct option known[] = {{"json", no_argument, NULL, 'j'},
+					      {"pretty", no_argument, NULL, 'p'},
+					      {"node", required_argument, NULL, 'n'},
+					      {"run-dir", required_argument, NULL, OPT_RUN_DIR},
+					      {"pin-dir", required_argument, NULL, OPT_PIN_DIR},
+					      {"version", no_argument, NULL, 'V'},
+					      {"help", no_argument, NULL, 'h'},
+					      {"all", no_argument, NULL, OPT_ALL},
+					      {NULL, 0, NULL, 0}};
+	static char all_word[] = "--all";
+	bool all = false;
+	int opt, n;
+
+	opterr = 0;
+	while ((opt = getopt_long(argc, argv, ":jpn:Vh", known, NULL)) != -1) {
+		switch (opt) {
+		case 'j':
+			c->json = true;
+			break;
+		case 'p':
+			c->json = c->pretty = true;
+			break;
+		case 'n':
+			c->node = optarg;
+			break;
+		case OPT_RUN_DIR:
+			c->run_dir = optarg;
+			break;
+		case OPT_PIN_DIR:
+			c->pin_dir = optarg;
+			break;
+		case OPT_ALL:
+			all = true;
+			break;
+		case 'V':
+			printf("warrenctl %s\n", VERSION);
+			*ret_code = CTL_OK;
+			return -1;
+		case 'h':
+			*ret_code = help(NULL);
+			return -1;
+		default:
+			*ret_code = wrong_option(c, opt, argv);
+			return -1;
+		}
+	}
+	n = argc - optind;
+	memmove(argv, argv + optind, (size_t)n * sizeof(*argv));
+	/* It stands for a name; its own place in argv, before optind, is free. */
+	if (all)
+		argv[n++] = all_word;
+	return n;
 }
 
 int main(int argc, char **argv)
 {
-	static const struct option options[] = {{"json", no_argument, NULL, 'j'},	   {"pretty", no_argument, NULL, 'p'},
-						{"node", required_argument, NULL, 'n'},	   {"run-dir", required_argument, NULL, 'r'},
-						{"pin-dir", required_argument, NULL, 'b'}, {"version", no_argument, NULL, 'V'},
-						{"help", no_argument, NULL, 'h'},	   {"all", no_argument, NULL, 'a'},
-						{NULL, 0, NULL, 0}};
 	struct ctl c = {.run_dir = "/run/warren"};
-	char *words[8];
-	int n = 0, opt;
+	int code = CTL_OK, n;
 
-	while ((opt = getopt_long(argc, argv, "jpn:Vh", options, NULL)) != -1) {
-		switch (opt) {
-		case 'j':
-			c.json = true;
-			break;
-		case 'p':
-			c.json = c.pretty = true;
-			break;
-		case 'n':
-			c.node = optarg;
-			break;
-		case 'r':
-			c.run_dir = optarg;
-			break;
-		case 'b':
-			c.pin_dir = optarg;
-			break;
-		case 'a':
-			break; /* put back behind the command below */
-		case 'V':
-			printf("warrenctl %s\n", VERSION);
-			return CTL_OK;
-		case 'h':
-			help(stdout);
-			return CTL_OK;
-		default:
-			return CTL_USAGE;
-		}
-	}
-	while (optind < argc && n < 7)
-		words[n++] = argv[optind++];
-	for (int i = 1; i < argc && n < 7; i++)
-		if (!strcmp(argv[i], "--all"))
-			words[n++] = argv[i];
-	return run(&c, n, words);
+	ctl_keep_standard();
+	n = options(&c, argc, argv, &code);
+	if (n >= 0)
+		code = run(&c, n, argv);
+	return ctl_finish(code);
 }

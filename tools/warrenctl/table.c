@@ -37,7 +37,10 @@ static void elapsed(char *buf, int size, double ms)
 {
 	double s = ms / 1000;
 
-	if (s < 1)
+	/* What no clock gave must not overflow the casts below. */
+	if (!(ms >= 0 && ms < 1e12))
+		snprintf(buf, (size_t)size, "?");
+	else if (s < 1)
 		snprintf(buf, (size_t)size, "%.0fms", ms);
 	else if (s < 60)
 		snprintf(buf, (size_t)size, "%.1fs", s);
@@ -69,7 +72,17 @@ const char *field_text(const cJSON *item, const struct column *col, char *buf, i
 			if (cJSON_IsString(i) && n < size)
 				n += snprintf(buf + n, (size_t)(size - n), "%s%s", n ? "," : "", i->valuestring);
 	}
+	/* Cut to the cell's size, the last character may be half of one. */
+	text_clean(buf);
 	return buf;
+}
+
+static void print_cell(const char *text, int width, bool last)
+{
+	if (last)
+		printf("%s\n", text);
+	else
+		printf("%s%*s  ", text, width - text_width(text), "");
 }
 
 void table_print(const cJSON *array, const struct column *columns, int n)
@@ -87,17 +100,16 @@ void table_print(const cJSON *array, const struct column *columns, int n)
 	cJSON_ArrayForEach(item, array)
 	{
 		for (int i = 0; i < n; i++) {
-			int len = (int)strlen(field_text(item, &columns[i], cell, sizeof(cell)));
+			int len = text_width(field_text(item, &columns[i], cell, sizeof(cell)));
 
 			width[i] = len > width[i] ? len : width[i];
 		}
 	}
 	for (int i = 0; i < n; i++)
-		printf("%-*s%s", i < n - 1 ? width[i] : 0, columns[i].title, i < n - 1 ? "  " : "\n");
+		print_cell(columns[i].title, width[i], i == n - 1);
 	cJSON_ArrayForEach(item, array)
 	{
 		for (int i = 0; i < n; i++)
-			printf("%-*s%s", i < n - 1 ? width[i] : 0, field_text(item, &columns[i], cell, sizeof(cell)),
-			       i < n - 1 ? "  " : "\n");
+			print_cell(field_text(item, &columns[i], cell, sizeof(cell)), width[i], i == n - 1);
 	}
 }
