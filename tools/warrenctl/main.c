@@ -202,9 +202,8 @@ static int cmd_bpf(struct ctl *c, const char *arg)
 	(void)arg;
 	if (r)
 		return ctl_say(c, r);
-	if (!c->json)
-		c->json = c->pretty = true;
-	(void)ctl_print_json(c, result);
+	if (!ctl_print_json(c, result))
+		bpf_print(result);
 	cJSON_Delete(result);
 	return CTL_OK;
 }
