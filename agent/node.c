@@ -6,6 +6,7 @@
 #include "node.h"
 #include "node_private.h"
 #include "engine/base/clock.h"
+#include "engine/base/limits.h"
 #include "engine/telemetry/accesslog.h"
 #include "privileges.h"
 #include "takeover.h"
@@ -323,12 +324,14 @@ static void drain_over(struct timer *t)
 	loop_stop(n->loop);
 }
 
-/* Nothing is left to wait for. */
+/* Nothing is left to wait for: callers have been told, and no connection is open. */
 static void look_idle(struct timer *t)
 {
 	struct node *n = container_of(t, struct node, idle);
 
-	if (n->handed_over && !engine_open_connections(n->engine))
+	bool told = clock_now_ms() - n->handed_over_ms > 2 * LIMIT_GOAWAY_NOTICE_MS;
+
+	if (n->handed_over && told && !engine_open_connections(n->engine))
 		loop_stop(n->loop);
 	else
 		loop_timer_set(n->loop, &n->idle, 50);
@@ -352,8 +355,9 @@ void node_stop(struct node *n)
 void node_hand_over(struct node *n)
 {
 	n->handed_over = true;
+	n->handed_over_ms = clock_now_ms();
 	pods_retire(n->pods);
-	engine_stop_accepting(n->engine);
+	engine_hand_over(n->engine);
 	n->readiness = readiness_free(n->readiness);
 	close(n->lock_fd);
 	n->lock_fd = -1;

@@ -35,6 +35,7 @@ struct node {
 	struct timer drain, idle;
 	uint64_t start_ms;
 	bool source_read, said_up, stopping, handed_over;
+	uint64_t handed_over_ms;
 };
 
 /* True when all wanted pods are enrolled; else *ret_why says what is missing. */

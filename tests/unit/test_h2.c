@@ -222,6 +222,41 @@ static void goaway_refuses_new_streams(void **state)
 	assert_int_equal(server.got_len, 1);
 }
 
+/* A request that was queued when the GOAWAY came in has not been seen by the peer: it may be tried elsewhere. */
+static void request_overtaken_by_goaway_is_refused(void **state)
+{
+	static uint8_t wire[1 << 16];
+	size_t len;
+
+	(void)state;
+	assert_int_equal(exchange(), 0);
+	h2_goaway(server.h2, H2_NO_ERROR);
+	h2_send(server.h2);
+	len = server.len;
+	memcpy(wire, server.wire, len);
+	server.len = 0;
+	client.id = h2_connect(client.h2, "10.0.0.1:80", NULL, NULL, NULL, &client);
+	assert_int_equal(h2_recv(client.h2, wire, len), 0);
+	assert_int_equal(exchange(), 0);
+	assert_true(client.closed);
+	assert_int_equal(client.close_error, H2_REFUSED_STREAM);
+	assert_string_equal(server.authority, "");
+}
+
+static void notice_refuses_nothing(void **state)
+{
+	(void)state;
+	assert_int_equal(exchange(), 0);
+	client.id = h2_connect(client.h2, "10.0.0.1:80", NULL, NULL, NULL, &client);
+	h2_send(client.h2);
+	h2_shutdown_notice(server.h2);
+	assert_int_equal(exchange(), 0);
+	assert_int_equal(client.status, 200);
+	h2_goaway(server.h2, H2_NO_ERROR);
+	assert_int_equal(exchange(), 0);
+	assert_false(client.closed);
+}
+
 static void garbage_is_a_protocol_error(void **state)
 {
 	uint8_t junk[64];
@@ -238,6 +273,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(refusal_has_a_status, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(reset_arrives_with_its_code, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(goaway_refuses_new_streams, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(request_overtaken_by_goaway_is_refused, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(notice_refuses_nothing, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(garbage_is_a_protocol_error, set_up, tear_down),
 	};
 

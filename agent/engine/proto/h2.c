@@ -17,6 +17,7 @@ struct h2 {
 	void *owner;
 	bool server, goaway_sent;
 	int emit_error;
+	int32_t unsent; /* the request that nghttp2 has just given up before sending it */
 	/* Header blocks arrive one at a time (RFC 9113 4.3), so one place to collect them serves all streams. */
 	struct h2_headers *headers;
 };
@@ -150,10 +151,24 @@ static int frame_sent(nghttp2_session *s, const nghttp2_frame *f, void *user)
 	return 0;
 }
 
+/* A request that waited while a GOAWAY came in: nghttp2 closes its stream as INTERNAL_ERROR, but the peer never saw it. */
+static int frame_not_sent(nghttp2_session *s, const nghttp2_frame *f, int error, void *user)
+{
+	struct h2 *h = user;
+
+	(void)s;
+	(void)error;
+	if (f->hd.type == NGHTTP2_HEADERS && f->headers.cat == NGHTTP2_HCAT_REQUEST)
+		h->unsent = f->hd.stream_id;
+	return 0;
+}
+
 static int stream_close(nghttp2_session *s, int32_t id, uint32_t error, void *user)
 {
 	struct h2 *h = user;
 
+	if (id == h->unsent)
+		error = NGHTTP2_REFUSED_STREAM;
 	h->events->closed(h->owner, id, nghttp2_session_get_stream_user_data(s, id), error);
 	return 0;
 }
@@ -221,6 +236,7 @@ static void callbacks_make(void)
 	nghttp2_session_callbacks_set_on_header_callback(callbacks, header);
 	nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, frame_recv);
 	nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, data_chunk);
+	nghttp2_session_callbacks_set_on_frame_not_send_callback(callbacks, frame_not_sent);
 	nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, stream_close);
 	nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, frame_sent);
 	nghttp2_session_callbacks_set_send_data_callback(callbacks, send_data);
@@ -405,6 +421,11 @@ uint32_t h2_max_streams(struct h2 *h)
 void h2_ping(struct h2 *h)
 {
 	(void)nghttp2_submit_ping(h->session, NGHTTP2_FLAG_NONE, NULL);
+}
+
+void h2_shutdown_notice(struct h2 *h)
+{
+	(void)nghttp2_submit_shutdown_notice(h->session);
 }
 
 void h2_goaway(struct h2 *h, uint32_t error)

@@ -73,6 +73,7 @@ int engine_new(const struct engine_config *cfg, struct engine **ret)
 
 	if (!e)
 		return -ENOMEM;
+	list_init(&e->removing);
 	e->cfg = *cfg;
 	e->n_workers = cfg->workers ? cfg->workers : 1;
 	e->max_conns = descriptor_limit();
@@ -143,6 +144,12 @@ struct engine *engine_free(struct engine *e)
 		pod_shared_unref(s);
 	}
 	table_done(&e->pods);
+	/* The control loop has ended: who waited for these pods' end is going too. */
+	while (!list_empty(&e->removing)) {
+		s = list_entry(e->removing.next, struct pod_shared, removing);
+		list_remove(&s->removing);
+		free(s);
+	}
 	for (unsigned i = 0; e->workers && i < e->n_workers; i++)
 		worker_done(&e->workers[i]);
 	if (e->home_netns_fd >= 0)
@@ -248,6 +255,7 @@ static void removal_done(struct loop_msg *m)
 {
 	struct pod_shared *s = container_of(m, struct pod_shared, done_msg);
 
+	list_remove(&s->removing);
 	s->done(s->done_arg, s->number);
 	free(s);
 }
@@ -270,6 +278,8 @@ void engine_pod_remove(struct engine *e, uint32_t number, unsigned drain_ms, voi
 			done(arg, number);
 		return;
 	}
+	if (done)
+		list_append(&e->removing, &s->removing);
 	s->done = done;
 	s->done_arg = arg;
 	s->done_msg.fn = removal_done;
@@ -311,7 +321,7 @@ int engine_pod_listeners(struct engine *e, uint32_t number, int ret_fds[3])
 	if (!s)
 		return -ENOENT;
 	for (int i = 0; i < LISTENERS; i++) {
-		/* Still open: only removal and engine_stop_accepting close them, which this thread has not asked for. */
+		/* Still open: only removal and engine_hand_over close them, which this thread has not asked for. */
 		fds[i] = fcntl(s->listeners[i], F_DUPFD_CLOEXEC, 3);
 		if (fds[i] < 0) {
 			int r = -errno;
@@ -325,16 +335,16 @@ int engine_pod_listeners(struct engine *e, uint32_t number, int ret_fds[3])
 	return 0;
 }
 
-static void act_stop_accepting(struct command *c)
+static void act_hand_over(struct command *c)
 {
 	list_foreach(n, &c->w->pods)
-		pod_stop_accepting(list_entry(n, struct pod, node));
+		pod_hand_over(list_entry(n, struct pod, node));
 }
 
-void engine_stop_accepting(struct engine *e)
+void engine_hand_over(struct engine *e)
 {
 	for (unsigned i = 0; i < e->n_workers; i++)
-		command_post(command_new(e, i, act_stop_accepting));
+		command_post(command_new(e, i, act_hand_over));
 }
 
 /* --- model --- */

@@ -157,14 +157,19 @@ static void pod_free(struct pod *p)
 }
 
 /* The end of the drain: everything that is left is reset. */
-static void drain_over(struct timer *t)
+static void drain_over(struct timer *timer)
 {
-	struct pod *p = container_of(t, struct pod, drain);
+	struct pod *p = container_of(timer, struct pod, drain);
 
 	while (!list_empty(&p->conns))
 		conn_end(list_entry(p->conns.next, struct conn, node), WR_REASON_POD_REMOVED, true);
-	while (!list_empty(&p->tunnels))
-		tunnel_fail(list_entry(p->tunnels.next, struct tunnel, node), WR_REASON_POD_REMOVED);
+	while (!list_empty(&p->tunnels)) {
+		struct tunnel *t = list_entry(p->tunnels.next, struct tunnel, node);
+
+		tunnel_goaway(t);
+		tunnel_flush(t);
+		tunnel_fail(t, WR_REASON_POD_REMOVED);
+	}
 	pod_free(p);
 }
 
@@ -205,12 +210,30 @@ void pod_stop_accepting(struct pod *p)
 		close_listeners(p->shared);
 }
 
+void pod_hand_over(struct pod *p)
+{
+	pod_stop_accepting(p);
+	/* Callers' next streams are the successor's; what our own pod has open runs on here. */
+	list_foreach_safe(n, tmp, &p->tunnels) {
+		struct tunnel *t = list_entry(n, struct tunnel, node);
+
+		if (t->server)
+			tunnel_retire(t);
+	}
+}
+
 void pod_drain(struct pod *p, unsigned drain_ms)
 {
 	pod_stop_accepting(p);
 	p->draining = true;
-	list_foreach_safe(n, tmp, &p->tunnels)
-		tunnel_goaway(list_entry(n, struct tunnel, node));
+	list_foreach_safe(n, tmp, &p->tunnels) {
+		struct tunnel *t = list_entry(n, struct tunnel, node);
+
+		if (drain_ms > 2 * LIMIT_GOAWAY_NOTICE_MS)
+			tunnel_retire(t);
+		else
+			tunnel_goaway(t);
+	}
 	/* Even at once means one round later: the GOAWAY is to leave first. */
 	loop_timer_set(p->w->loop, &p->drain, drain_ms ? drain_ms : 1);
 }

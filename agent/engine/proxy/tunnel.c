@@ -218,6 +218,20 @@ void tunnel_goaway(struct tunnel *t)
 	tunnel_flush_soon(t);
 }
 
+void tunnel_retire(struct tunnel *t)
+{
+	if (!t->server || t->state != TUNNEL_READY) {
+		tunnel_goaway(t);
+		return;
+	}
+	if (t->retiring || t->goaway)
+		return;
+	t->retiring = true;
+	h2_shutdown_notice(t->h2);
+	loop_timer_set(t->pod->w->loop, &t->timer, LIMIT_GOAWAY_NOTICE_MS);
+	tunnel_flush_soon(t);
+}
+
 void tunnel_attach(struct tunnel *t, struct conn *c)
 {
 	c->tunnel = t;
@@ -357,6 +371,13 @@ static void read_frames(struct tunnel *t)
 	tunnel_flush_soon(t);
 }
 
+void tunnel_flush(struct tunnel *t)
+{
+	task_cancel(&t->flush);
+	if ((t->state == TUNNEL_SETTINGS || t->state == TUNNEL_READY) && !tls_stream_blocked(&t->tls))
+		send_frames(t);
+}
+
 static void flush_task(struct task *task)
 {
 	struct tunnel *t = container_of(task, struct tunnel, flush);
@@ -483,6 +504,8 @@ static void timer_due(struct timer *timer)
 		setup_late(t);
 		return;
 	}
+	if (t->retiring && !t->goaway)
+		tunnel_goaway(t);
 	if (!t->server && !t->n_conns && now - t->idle_since_ms >= LIMIT_POOL_IDLE_MS) {
 		tunnel_goaway(t);
 		return;

@@ -32,6 +32,7 @@ struct engine {
 	uint64_t max_conns;    /* from the descriptor limit */
 	atomic_ulong conns;    /* open over all workers */
 	struct table pods;     /* control thread: number -> struct pod_shared */
+	struct list removing;  /* control thread: pod_shared of removed pods whose end has not been reported */
 	bool started;
 };
 
@@ -62,7 +63,7 @@ struct pod_shared {
 	uint32_t number;
 	int netns_fd;
 	int listeners[3];
-	bool removing; /* control thread */
+	struct list removing; /* control thread: engine->removing while `done` is owed */
 	void (*done)(void *arg, uint32_t number);
 	void *done_arg;
 	struct loop_msg done_msg;
@@ -152,7 +153,7 @@ struct tunnel {
 	struct list conns;
 	uint32_t n_conns;
 	uint8_t state;
-	bool server, goaway, ping_sent, paused, read_more;
+	bool server, goaway, retiring, ping_sent, paused, read_more;
 	struct ip_port local, remote;
 	char *expected; /* client role: identity that the server must prove */
 	uint64_t created_ms, heard_ms, idle_since_ms;
@@ -189,6 +190,8 @@ struct pod *worker_pod(struct worker *w, uint32_t number);
 /* Takes over the references. 0 or -ENOMEM (nothing taken). */
 int pod_open(struct worker *w, struct pod_shared *shared, struct workload *wl, struct tls_identity *id);
 void pod_stop_accepting(struct pod *p);
+/* The listeners are a successor's now: accepts no more, asks callers to open their tunnels anew. */
+void pod_hand_over(struct pod *p);
 void pod_drain(struct pod *p, unsigned drain_ms);
 void pod_check_drained(struct pod *p);
 void pod_set_workload(struct pod *p, struct workload *w);
@@ -241,7 +244,12 @@ void tunnel_accept(struct pod *p, int fd, const struct ip_port *client, const st
 void tunnel_flush_soon(struct tunnel *t);
 void tunnel_attach(struct tunnel *t, struct conn *c);
 void tunnel_detach(struct conn *c);
+/* Takes no new streams from here on: the peer is told, and a tunnel without streams ends. */
 void tunnel_goaway(struct tunnel *t);
+/* The same with a notice first (server role): nothing that is on its way is refused, as peers may not try again. */
+void tunnel_retire(struct tunnel *t);
+/* Writes what is queued now instead of at the end of the round; may end the tunnel. */
+void tunnel_flush(struct tunnel *t);
 /* Frees a tunnel that tunnel_fail has ended; for the reaper at the end of the round. */
 void tunnel_free(struct tunnel *t);
 /* Ends the tunnel and everything on it with this reason. */

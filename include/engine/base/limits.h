@@ -39,6 +39,8 @@
 #define LIMIT_PING_TIMEOUT_MS 20000
 /* A pooled tunnel without streams is closed after this. */
 #define LIMIT_POOL_IDLE_MS 300000
+/* Between the notice and the final GOAWAY of a tunnel that is given up: streams on their way are still served. */
+#define LIMIT_GOAWAY_NOTICE_MS 1000
 /* First pause before a refused next hop is tried again; doubled up to the maximum. */
 #define LIMIT_RETRY_FIRST_MS 20
 #define LIMIT_RETRY_MAX_MS 250

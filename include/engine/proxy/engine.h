@@ -57,8 +57,9 @@ void engine_pod_remove(struct engine *e, uint32_t number, unsigned drain_ms, voi
 void engine_pod_expire(struct engine *e, uint32_t number);
 /* Duplicates of the pod's listeners for a successor, in the order 15001, 15006, 15008. 0 or -ENOENT. */
 int engine_pod_listeners(struct engine *e, uint32_t number, int ret_fds[3]);
-/* Stops accepting on every pod (a successor has taken over) while connections run on. */
-void engine_stop_accepting(struct engine *e);
+/* A successor has the listeners: accepts on no pod any more and sends callers' tunnels a GOAWAY, in two steps that lose no
+ * stream (LIMIT_GOAWAY_NOTICE_MS); connections run on. */
+void engine_hand_over(struct engine *e);
 /* Copies the delta to every worker. */
 void engine_model_apply(struct engine *e, const struct model_delta *d);
 
