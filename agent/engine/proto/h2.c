@@ -28,6 +28,18 @@ static nghttp2_session_callbacks *callbacks;
 static nghttp2_option *options;
 static pthread_once_t callbacks_once = PTHREAD_ONCE_INIT;
 
+/* RFC 9113 5.1.1: a stream identifier that was skipped is closed for good. nghttp2 would ignore the frame; streams closed a
+ * short while ago, whose trailers may be on their way, it still knows. */
+static int begin_frame(nghttp2_session *s, const nghttp2_frame_hd *hd, void *user)
+{
+	struct h2 *h = user;
+
+	if (h->server && hd->type == NGHTTP2_HEADERS && hd->stream_id <= nghttp2_session_get_last_proc_stream_id(s) &&
+	    !nghttp2_session_find_stream(s, hd->stream_id))
+		(void)nghttp2_session_terminate_session(s, NGHTTP2_PROTOCOL_ERROR);
+	return 0;
+}
+
 static int begin_headers(nghttp2_session *s, const nghttp2_frame *f, void *user)
 {
 	struct h2 *h = user;
@@ -232,6 +244,7 @@ static void callbacks_make(void)
 {
 	if (nghttp2_session_callbacks_new(&callbacks) || nghttp2_option_new(&options))
 		return;
+	nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, begin_frame);
 	nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, begin_headers);
 	nghttp2_session_callbacks_set_on_header_callback(callbacks, header);
 	nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, frame_recv);
@@ -243,10 +256,6 @@ static void callbacks_make(void)
 	nghttp2_session_callbacks_set_data_source_read_length_callback(callbacks, body_length);
 	nghttp2_option_set_no_auto_window_update(options, 1);
 	nghttp2_option_set_max_send_header_block_length(options, LIMIT_HEADER_LIST);
-	/* Priorities and closed streams would only cost memory. */
-	nghttp2_option_set_no_closed_streams(options, 1);
-	/* The request is checked by proxy/inbound.c, which answers 400 where nghttp2 would reset the stream. */
-	nghttp2_option_set_no_http_messaging(options, 1);
 }
 
 int h2_new(bool server, const struct h2_events *events, void *owner, struct h2 **ret)

@@ -337,6 +337,18 @@ static void on_data(void *owner, int32_t id, void *stream, const uint8_t *data, 
 	t->gather[t->n_gather++] = (struct iovec){(void *)(uintptr_t)data, len};
 }
 
+/* nghttp2 has queued a GOAWAY with the error. It would be lost if the socket were closed with bytes unread: that resets. */
+static void say_why(struct tunnel *t)
+{
+	tls_stream_begin(&t->tls);
+	(void)h2_send(t->h2);
+	(void)tls_stream_end(&t->tls);
+	(void)shutdown(t->watch.fd, SHUT_WR);
+	for (int i = 0; i < READ_ROUNDS; i++)
+		if (recv(t->watch.fd, t->pod->w->plaintext, LIMIT_PLAINTEXT_BYTES, MSG_DONTWAIT) <= 0)
+			break;
+}
+
 static void read_frames(struct tunnel *t)
 {
 	struct worker *w = t->pod->w;
@@ -357,10 +369,7 @@ static void read_frames(struct tunnel *t)
 		r = h2_recv(t->h2, w->plaintext, (size_t)n);
 		gather_flush(t);
 		if (r < 0) {
-			/* nghttp2 has queued a GOAWAY that says why. */
-			tls_stream_begin(&t->tls);
-			(void)h2_send(t->h2);
-			(void)tls_stream_end(&t->tls);
+			say_why(t);
 			tunnel_fail(t, WR_REASON_H2_PROTOCOL);
 			return;
 		}
