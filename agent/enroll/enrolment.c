@@ -82,10 +82,10 @@ static void report_addresses(struct enrolment *e)
 	struct ip_addr found[ADDRESSES_MAX];
 	int n;
 
-	if (e->workload->n_addrs)
+	if (e->workload->addrs_in_status)
 		return;
 	n = netns_addresses(e->netns_fd, found, ADDRESSES_MAX);
-	if (n > 0)
+	if (n >= 0)
 		e->all->cfg.found_addresses(e->all->cfg.arg, e->uid, found, (size_t)n);
 }
 
@@ -376,16 +376,18 @@ static void namespace_gone(struct enrolment *e)
 	engine_pod_expire(e->all->cfg.engine, e->number);
 }
 
-void enrolment_look(struct enrolment *e, bool attachments)
+void enrolment_look(struct enrolment *e, bool slow)
 {
 	struct pods *p = e->all;
 
 	if (!e->netns_path)
 		return;
-	if (!netns_same(e->netns_path, &e->netns))
+	if (!netns_same(e->netns_path, &e->netns)) {
 		namespace_gone(e);
-	else if (e->state == POD_ENROLLED && attachments && !p->retired)
+	} else if (e->state == POD_ENROLLED && slow && !p->retired) {
 		(void)capture_pod_refresh(p->cfg.capture, e->number, e->netns_fd);
+		report_addresses(e);
+	}
 }
 
 void enrolment_release(struct enrolment *e)

@@ -52,9 +52,9 @@ void enrolment_free(struct enrolment *e);
 void enrolment_follow(struct enrolment *e, struct workload *w);
 /* Not wanted any more: drains, and is freed when nothing of it is left, which may be at once. */
 void enrolment_unwant(struct enrolment *e, const char *why);
-/* A tick: lets go of a namespace that its path no longer names; with `attachments`, also has capture attach
- * to interfaces that came since. */
-void enrolment_look(struct enrolment *e, bool attachments);
+/* A tick: lets go of a namespace that its path no longer names; a slow one also has capture attach to
+ * interfaces that came since, and reads the namespace's addresses again. */
+void enrolment_look(struct enrolment *e, bool slow);
 /* Out of capture at once, and kept out until enrolment_readmit. */
 void enrolment_release(struct enrolment *e);
 void enrolment_readmit(struct enrolment *e);

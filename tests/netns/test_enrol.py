@@ -210,6 +210,26 @@ def test_namespace_made_anew_is_enrolled_anew(m):
     m.remove_manifest("pod-phoenix.yaml")
 
 
+def test_addresses_found_follow_the_namespace(m):
+    """A pod whose status names no address: listed with those of its namespace, as they are now."""
+    p = m.pod("nomad", 1)
+    d = p.manifest()
+    del d["status"]["podIP"], d["status"]["podIPs"]
+    m.write("pod-nomad.yaml", d)
+    addresses = lambda: sorted(states(m.agents[1]).get("nomad", {}).get("addresses", []))
+    eventually(lambda: addresses() == sorted([p.ip, p.ip6]), 5, "found; listed: %s" % addresses())
+    m.delete_pod_netns(p)
+    eventually(lambda: p.veth + "@" not in veths(m, 1), 3, "gone", step=0.1)
+    first, p.ip, p.ip6 = p.ip, "10.77.1.222", "fd77:1::de"
+    m.make_pod_netns(p)
+    eventually(lambda: addresses() == sorted([p.ip, p.ip6]), 6, "made anew with others")
+    check(p.traffic("ping", m.pods["server"].ip, 7, 5, 5)["ok"], "works")
+    p.sh("ip", "address", "add", first + "/32", "dev", "eth0")
+    eventually(lambda: first in addresses(), 3, "one more, while it runs")
+    m.remove_manifest("pod-nomad.yaml")
+    eventually(lambda: "nomad" not in states(m.agents[1]), 5, "forgotten")
+
+
 def refusal(m, name, words, manifest):
     m.write("pod-%s.yaml" % name, manifest)
     try:

@@ -227,6 +227,52 @@ static void sidecar_and_host_network_stay_out(void **state)
 	assert_int_equal(to("10.0.2.1", 80).kind, ROUTE_PASSTHROUGH);
 }
 
+static void publish(void)
+{
+	struct model_delta *d;
+
+	assert_int_equal(assemble(&assembly, &store, &d), 0);
+	assert_int_equal(model_apply(model, d), 0);
+	model_delta_free(d);
+}
+
+static int found(const char *ip)
+{
+	struct ip_addr a;
+
+	assert_int_equal(ip_addr_parse(ip, &a), 0);
+	return assemble_set_addresses(&assembly, "Kubernetes//Pod/shop/bare", &a, 1);
+}
+
+/* A local pod whose status names no address has those of its namespace, as they are now. */
+static void addresses_found_follow_the_namespace(void **state)
+{
+	static const char bare[] = "apiVersion: v1\nkind: Pod\nmetadata: {name: bare, namespace: shop, labels: "
+				   "{istio.io/dataplane-mode: %s}}\nspec: {nodeName: n1}\n";
+	char text[400];
+
+	(void)state;
+	snprintf(text, sizeof(text), bare, "ambient");
+	reload(text);
+	assert_int_equal(to("10.0.1.5", 80).kind, ROUTE_PASSTHROUGH);
+	assert_int_equal(found("10.0.1.5"), 1);
+	publish();
+	assert_int_equal(to("10.0.1.5", 80).kind, ROUTE_HBONE);
+	assert_int_equal(found("10.0.1.5"), 0);
+	assert_int_equal(found("10.0.1.6"), 1);
+	publish();
+	assert_int_equal(to("10.0.1.5", 80).kind, ROUTE_PASSTHROUGH);
+	assert_int_equal(to("10.0.1.6", 80).kind, ROUTE_HBONE);
+	/* Out of the mesh nobody looks at its namespace, so nobody knows. */
+	snprintf(text, sizeof(text), bare, "none");
+	reload(text);
+	assert_int_equal(to("10.0.1.6", 80).kind, ROUTE_PASSTHROUGH);
+	assert_int_equal(assembly.overrides.n, 0);
+	assert_int_equal(found("10.0.1.6"), 1);
+	reload(mesh);
+	assert_int_equal(assembly.overrides.n, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -238,6 +284,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(broken_yaml_keeps_the_file, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(slices_win_over_selectors, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(sidecar_and_host_network_stay_out, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(addresses_found_follow_the_namespace, set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -48,6 +48,7 @@ int assemble(struct assembly *a, const struct store *s, struct model_delta **ret
 		model_delta_free(d);
 		return e;
 	}
+	override_prune(&a->overrides, &a->workloads);
 	d->generation = ++a->generation;
 	*ret = d;
 	return 0;

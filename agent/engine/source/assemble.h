@@ -18,6 +18,6 @@ struct assembly {
 
 /* Builds everything from the store and fills *ret with what differs from the last call. -ENOMEM leaves the last state. */
 int assemble(struct assembly *a, const struct store *s, struct model_delta **ret);
-/* Addresses for a local pod whose status names none. */
+/* Addresses for a local pod whose status names none. 1 when that changes something, 0, or -ENOMEM. */
 int assemble_set_addresses(struct assembly *a, const char *uid, const struct ip_addr *addrs, size_t n);
 void assemble_done(struct assembly *a);

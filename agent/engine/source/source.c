@@ -343,9 +343,9 @@ int source_set_pod_addresses(struct source *s, const char *uid, const struct ip_
 {
 	int r = assemble_set_addresses(&s->assembly, uid, addrs, n);
 
-	if (r == 0 && s->read_once)
+	if (r > 0 && s->read_once)
 		publish(s, false);
-	return r;
+	return r < 0 ? r : 0;
 }
 
 const char *source_alarm(const struct source *s)

@@ -99,10 +99,11 @@ static int addresses(const struct assembly *a, struct workload *w, const cJSON *
 	{
 		r = r ? r : add_addr(w, decode_string(i, "ip", NULL));
 	}
-	if (!r && !w->n_addrs && w->local) {
+	w->addrs_in_status = w->n_addrs;
+	if (!r && override_applies(w)) {
 		const struct override *o = override_get(&a->overrides, w->uid);
 
-		if (!o || !o->n)
+		if (!o)
 			return 0;
 		w->addrs = malloc(o->n * sizeof(*o->addrs));
 		if (!w->addrs)
