@@ -395,6 +395,7 @@ void enrolment_release(struct enrolment *e)
 	e->released = true;
 	if (!e->in_engine) {
 		set_state(e, POD_REFUSED, "released by hand");
+		leftover_settle(e->all);
 		return;
 	}
 	set_state(e, POD_DRAINING, "released by hand");

@@ -37,7 +37,6 @@ struct pods {
 	struct enrolment *by_number[CAPTURE_MAX_PODS];
 	struct capture_leftover *left;
 	size_t n_left;
-	bool settled;
 	bool retired; /* a successor has taken over: capture is its own, only our descriptors are ours */
 	struct timer tick;
 	unsigned ticks;
@@ -70,5 +69,6 @@ const char *objection_namespace(const struct enrolment *e, const struct stat *st
 uint32_t leftover_number(const struct enrolment *e);
 /* A pod has this number again: it is left over no longer. */
 void leftover_forget(struct pods *p, uint32_t number);
-/* Out of capture, once: pods that the model does not want any more, or whose namespace went. */
+/* Out of capture: pods that the model does not want any more or that are refused, and those whose namespace
+ * went. After each change, as a pod may still wait for its return. */
 void leftover_settle(struct pods *p);

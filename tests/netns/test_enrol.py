@@ -193,6 +193,24 @@ def test_pod_deleted_while_the_agent_is_dead(m):
     eventually(lambda: "ghost" not in m.agents[1].ctl("-j", "bpf", "show").stdout, 5, "its pins are gone")
 
 
+def test_refusable_since_the_agent_died(m):
+    """A sidecar was injected meanwhile: the pod is let out of capture, not held there without anyone who listens."""
+    p = m.pod("meshless", 1)
+    before = inventory(p)
+    m.write_pod(p)
+    eventually(lambda: is_enrolled(m.agents[1], "meshless"), 5, "enrolled")
+    m.agents[1].kill()
+    d = p.manifest()
+    d["spec"]["containers"].append({"name": "istio-proxy"})
+    m.write("pod-meshless.yaml", d)
+    m.agents[1].start()
+    got = states(m.agents[1])["meshless"]
+    check(got["state"] == "refused" and "sidecar" in got["reason"], "refused", got)
+    check(p.traffic("ping", m.pods["server"].ip, 7, 3, 3, seconds=10)["ok"], "works, in plaintext")
+    check(not differences(before, inventory(p)), "as before", differences(before, inventory(p)))
+    m.remove_manifest("pod-meshless.yaml")
+
+
 def test_namespace_made_anew_is_enrolled_anew(m):
     p = m.pod("phoenix", 1)
     m.write_pod(p)
