@@ -53,6 +53,8 @@ int capture_pod_attach(struct capture *c, const struct capture_pod *pod, const i
 int capture_pod_refresh(struct capture *c, uint32_t number, int netns_fd);
 /* New connections bypass from now on; captured ones go on. */
 int capture_pod_drain(struct capture *c, uint32_t number);
+/* Takes a drain back: they are captured again. */
+int capture_pod_resume(struct capture *c, uint32_t number);
 /* Detaches programs, removes rules, routes, sysctls that still have our value, map entries, pins. netns_fd
  * may be -1 when the namespace is gone: then only pins and entries go. Idempotent; continues on errors and
  * returns the first. */

@@ -311,12 +311,22 @@ int capture_pod_refresh(struct capture *c, uint32_t number, int netns_fd)
 	return r;
 }
 
-int capture_pod_drain(struct capture *c, uint32_t number)
+static int change_mode(struct capture *c, uint32_t number, enum wr_pod_mode mode)
 {
 	struct wr_pod_record rec;
 	int r = lookup_record(c, number, &rec);
 
-	return r < 0 ? r : set_mode(c, number, WR_POD_DRAINING);
+	return r < 0 ? r : set_mode(c, number, mode);
+}
+
+int capture_pod_drain(struct capture *c, uint32_t number)
+{
+	return change_mode(c, number, WR_POD_DRAINING);
+}
+
+int capture_pod_resume(struct capture *c, uint32_t number)
+{
+	return change_mode(c, number, WR_POD_ENROLLED);
 }
 
 /* In the pod's namespace; its filters, rules, routes and sysctls. */

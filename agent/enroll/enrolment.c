@@ -340,12 +340,34 @@ struct enrolment *enrolment_new(struct pods *p, const char *uid)
 	return e;
 }
 
+/* Its manifest names another namespace or identity than those that it is enrolled with. */
+static bool moved(const struct enrolment *e)
+{
+	return strcmp(e->netns_path, e->workload->netns_path) || !e->spiffe ||
+	       strcmp(e->spiffe, e->workload->identity);
+}
+
+/* Enrolled, or wanted again before its drain has got beyond capture: it never leaves the engine. */
+static void stay(struct enrolment *e)
+{
+	int r = 0;
+
+	if (e->state == POD_DRAINING) {
+		r = capture_pod_resume(e->all->cfg.capture, e->number);
+		loop_timer_cancel(e->all->cfg.loop, &e->timer);
+	}
+	if (r < 0) {
+		log_error("enroll", "%s/%s: %s", e->workload->namespace_, e->workload->name, strerror(-r));
+		remove_now(e, "starting anew");
+		return;
+	}
+	engine_pod_set_workload(e->all->cfg.engine, e->number, e->workload);
+	set_state(e, POD_ENROLLED, "%s", "");
+}
+
 void enrolment_follow(struct enrolment *e, struct workload *w)
 {
 	const char *why = objection_manifest(w);
-	bool moved = e->workload && (strcmp(e->workload->netns_path ? e->workload->netns_path : "",
-					    w->netns_path ? w->netns_path : "") ||
-				     strcmp(e->workload->identity, w->identity));
 
 	workload_unref(e->workload);
 	e->workload = workload_ref(w);
@@ -354,10 +376,10 @@ void enrolment_follow(struct enrolment *e, struct workload *w)
 		start_drain(e, why);
 	else if (why && e->state != POD_DRAINING)
 		set_state(e, POD_REFUSED, "%s", why);
-	else if (e->state == POD_ENROLLED && moved)
+	else if (!why && e->in_engine && moved(e))
 		remove_now(e, "namespace or service account changed");
-	else if (e->state == POD_ENROLLED)
-		engine_pod_set_workload(e->all->cfg.engine, e->number, w);
+	else if (!why && e->in_engine)
+		stay(e);
 	else if (!why)
 		loop_timer_set(e->all->cfg.loop, &e->timer, 0);
 }

@@ -63,6 +63,14 @@ int capture_pod_drain(struct capture *c, uint32_t number)
 	return 0;
 }
 
+int capture_pod_resume(struct capture *c, uint32_t number)
+{
+	(void)c;
+	(void)number;
+	fake.resumed++;
+	return 0;
+}
+
 int capture_pod_detach(struct capture *c, uint32_t number, int netns_fd)
 {
 	(void)c;
@@ -277,11 +285,51 @@ static void leftover_that_stays_out_leaves_capture(void **state)
 	assert_int_equal(fake.attached, 0);
 }
 
+/* Wanted again before its connections were told: nothing of it has left, nothing has to join. */
+static void label_off_and_on_again_keeps_the_pod_in(void **state)
+{
+	(void)state;
+	start();
+	apply(true, false);
+	run_for(20);
+	apply(false, false);
+	assert_int_equal(enrolment()->state, POD_DRAINING);
+	run_for(20);
+	apply(true, false);
+	assert_int_equal(enrolment()->state, POD_ENROLLED);
+	run_for(200);
+	assert_int_equal(enrolment()->state, POD_ENROLLED);
+	assert_int_equal(fake.resumed, 1);
+	assert_int_equal(fake.removed, 0);
+	assert_int_equal(fake.attached, 1);
+}
+
+/* Later it joins anew, beside what still drains. */
+static void label_on_again_during_the_drain_joins_beside_it(void **state)
+{
+	(void)state;
+	start();
+	apply(true, false);
+	run_for(20);
+	apply(false, false);
+	run_for(200);
+	assert_int_equal(fake.removed, 1);
+	apply(true, false);
+	run_for(20);
+	assert_int_equal(enrolment()->state, POD_ENROLLED);
+	assert_int_equal(fake.resumed, 0);
+	assert_int_equal(fake.attached, 2);
+	fake.done(pods, enrolment()->number);
+	assert_int_equal(fake.detached, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(leftover_gets_its_number_again, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(leftover_that_stays_out_leaves_capture, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(label_off_and_on_again_keeps_the_pod_in, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(label_on_again_during_the_drain_joins_beside_it, set_up, tear_down),
 	};
 
 	if (geteuid()) {
