@@ -190,6 +190,25 @@ static void what_is_unknown_warns_or_is_ignored(void **state)
 	assert_non_null(strstr(resource("AuthorizationPolicy/shop/p")->reason, "NOT ENFORCED"));
 }
 
+static void null_is_as_good_as_absent(void **state)
+{
+	(void)state;
+	edit("{name: web-1,", "{deletionTimestamp: '2024-05-01T10:00:00Z', name: web-1,");
+	assert_int_equal(to("10.96.0.1", 80).reason, WR_REASON_NO_ENDPOINT);
+	edit("{name: web-1,", "{deletionTimestamp: null, name: web-1,");
+	assert_int_equal(to("10.96.0.1", 80).kind, ROUTE_HBONE);
+	edit("ports: [{name: http, port: 80,", "selecter: null, ports: [{name: http, port: 80, protocol: null,");
+	assert_int_equal(resource("Service/shop/web")->state, RESOURCE_APPLIED);
+	assert_int_equal(to("10.96.0.1", 80).target.port, 8080);
+	edit("port: 81}", "port: 81, targetPort: null}");
+	assert_int_equal(to("10.96.0.1", 81).target.port, 81);
+	edit("labels: {app: web}}", "labels: {app: web, tier: null}}");
+	assert_int_equal(resource("Pod/shop/web-1")->state, RESOURCE_APPLIED);
+	/* But not where less would mean more: this would select every pod. */
+	edit("selector: {app: web}", "selector: {app: null}");
+	assert_int_equal(resource("Service/shop/web")->state, RESOURCE_REFUSED);
+}
+
 static void broken_yaml_keeps_the_file(void **state)
 {
 	(void)state;
@@ -281,6 +300,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(only_what_changed_is_published, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(bad_values_are_refused_and_the_last_good_stays, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(what_is_unknown_warns_or_is_ignored, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(null_is_as_good_as_absent, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(broken_yaml_keeps_the_file, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(slices_win_over_selectors, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(sidecar_and_host_network_stay_out, set_up, tear_down),

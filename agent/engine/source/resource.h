@@ -38,6 +38,14 @@ char *resource_key(const char *kind, const char *namespace_, const char *name);
  * kind that is not handled; *ret_reason is malloc'd, "field: what (line N)". */
 int decode_check(const cJSON *tree, enum resource_kind *ret_kind, char **ret_reason);
 
+/* A field. Null is as good as absent, as the API server writes and reads it. */
+static inline const cJSON *get(const cJSON *o, const char *name)
+{
+	const cJSON *v = cJSON_GetObjectItemCaseSensitive(o, name);
+
+	return cJSON_IsNull(v) ? NULL : v;
+}
+
 /* Typed access for assemble.c, workload.c and service.c, on checked trees. */
 const char *decode_string(const cJSON *o, const char *name, const char *fallback);
 const cJSON *decode_labels(const cJSON *tree);
