@@ -209,6 +209,7 @@ static void try_enrol(struct enrolment *e)
 	if (!claim_number(e)) {
 		set_state(e, POD_REFUSED, "more than %d pods on this node", CAPTURE_MAX_PODS - 1);
 		close_netns(e);
+		retry_later(e);
 		return;
 	}
 	r = cert_store_get(p->cfg.certs, e->workload->identity, &id, &error);

@@ -323,6 +323,24 @@ static void label_on_again_during_the_drain_joins_beside_it(void **state)
 	assert_int_equal(fake.detached, 0);
 }
 
+static void pod_beyond_the_last_number_joins_when_one_is_free(void **state)
+{
+	struct enrolment other = {.uid = (char *)"other", .netns_fd = -1};
+
+	(void)state;
+	start();
+	for (uint32_t n = 1; n < CAPTURE_MAX_PODS; n++)
+		pods->by_number[n] = &other;
+	apply(true, false);
+	run_for(20);
+	assert_int_equal(enrolment()->state, POD_REFUSED);
+	assert_non_null(strstr(enrolment()->reason, "more than 511 pods"));
+	pods->by_number[300] = NULL;
+	run_for(300);
+	assert_int_equal(enrolment()->state, POD_ENROLLED);
+	assert_int_equal(fake.number, 300);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -330,6 +348,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(leftover_that_stays_out_leaves_capture, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(label_off_and_on_again_keeps_the_pod_in, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(label_on_again_during_the_drain_joins_beside_it, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(pod_beyond_the_last_number_joins_when_one_is_free, set_up, tear_down),
 	};
 
 	if (geteuid()) {
