@@ -24,7 +24,7 @@ struct enrolment {
 	char *netns_path; /* as enrolled */
 	struct stat netns;
 	char *spiffe; /* reference held in the certificate store */
-	bool wanted, released, attached, in_engine, gone;
+	bool wanted, released, in_engine, gone;
 	unsigned removals; /* engine removals under way */
 	struct timer timer;
 	unsigned retry_ms;

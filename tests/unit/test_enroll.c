@@ -341,6 +341,32 @@ static void pod_beyond_the_last_number_joins_when_one_is_free(void **state)
 	assert_int_equal(fake.number, 300);
 }
 
+/* The engine takes no pod, and capture cannot be undone: it is tried again, and can be given up. */
+static void attempt_that_cannot_be_undone_ends(void **state)
+{
+	(void)state;
+	fake.add = -ENOMEM;
+	fake.detach = -EIO;
+	start();
+	apply(true, false);
+	run_for(20);
+	assert_int_equal(enrolment()->state, POD_PENDING);
+	assert_string_equal(pods_pending(pods), "web");
+	assert_int_equal(fake.detached, 1);
+	assert_null(pods->by_number[fake.number]);
+	fake.add = 0;
+	run_for(300);
+	assert_int_equal(enrolment()->state, POD_ENROLLED);
+	pods_free(pods);
+	fake.add = -ENOMEM;
+	start();
+	apply(true, false);
+	run_for(20);
+	apply(false, false);
+	assert_null(enrolment());
+	assert_string_equal(pods_pending(pods), "");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -349,6 +375,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(label_off_and_on_again_keeps_the_pod_in, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(label_on_again_during_the_drain_joins_beside_it, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(pod_beyond_the_last_number_joins_when_one_is_free, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(attempt_that_cannot_be_undone_ends, set_up, tear_down),
 	};
 
 	if (geteuid()) {
