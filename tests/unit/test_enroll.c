@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/socket.h>
 #include <cmocka.h>
 
 static struct {
@@ -141,6 +142,7 @@ void cert_store_put(struct cert_store *s, const char *spiffe)
 /* --- one pod --- */
 
 static char path[64];
+static uint64_t cookie;
 static struct loop *loop;
 static struct pods *pods;
 
@@ -159,12 +161,15 @@ static void changed(void *arg)
 
 static void make_namespace(void)
 {
-	_cleanup_close_ int home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC), fd = -1;
+	_cleanup_close_ int home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC), fd = -1, s = -1;
+	socklen_t len = sizeof(cookie);
 
 	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
 	assert_true(home >= 0 && fd >= 0);
 	assert_int_equal(unshare(CLONE_NEWNET), 0);
 	assert_int_equal(mount("/proc/self/ns/net", path, "none", MS_BIND, NULL), 0);
+	s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(getsockopt(s, SOL_SOCKET, SO_NETNS_COOKIE, &cookie, &len), 0);
 	assert_int_equal(setns(home, CLONE_NEWNET), 0);
 }
 
@@ -241,10 +246,7 @@ static int tear_down(void **state)
 
 static void leave_behind(void)
 {
-	struct stat st;
-
-	assert_int_equal(stat(path, &st), 0);
-	fake.left = (struct capture_leftover){.number = 7, .netns_ino = st.st_ino};
+	fake.left = (struct capture_leftover){.number = 7, .netns_cookie = cookie};
 	snprintf(fake.left.uid, sizeof(fake.left.uid), "Kubernetes//Pod/shop/web");
 	snprintf(fake.left.netns_path, sizeof(fake.left.netns_path), "%s", path);
 }
@@ -259,6 +261,21 @@ static void leftover_gets_its_number_again(void **state)
 	assert_int_equal(enrolment()->state, POD_ENROLLED);
 	assert_int_equal(fake.number, 7);
 	assert_int_equal(fake.detached, 0);
+}
+
+/* At its path is another one by now, be it with the same inode number. */
+static void leftover_of_another_namespace_goes(void **state)
+{
+	(void)state;
+	leave_behind();
+	fake.left.netns_cookie++;
+	start();
+	apply(true, false);
+	assert_int_equal(fake.detached, 1);
+	assert_int_equal(fake.number, 7);
+	run_for(20);
+	assert_int_equal(enrolment()->state, POD_ENROLLED);
+	assert_int_equal(fake.number, 1);
 }
 
 /* Refused at once, refused while it waits for its return, no longer wanted, released by hand: never is it
@@ -371,6 +388,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(leftover_gets_its_number_again, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(leftover_of_another_namespace_goes, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(leftover_that_stays_out_leaves_capture, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(label_off_and_on_again_keeps_the_pod_in, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(label_on_again_during_the_drain_joins_beside_it, set_up, tear_down),
