@@ -10,16 +10,13 @@
 #include <errno.h>
 #include <string.h>
 
-int assemble(struct assembly *a, const struct store *s, struct model_delta **ret)
+static int put_workloads(struct assembly *a, const struct store *s)
 {
-	struct model_delta *d = model_delta_new();
 	struct table_iter it = {0};
 	struct resource *r;
-	int e = d ? 0 : -ENOMEM;
+	int e = 0;
 
-	published_unsee(&a->workloads);
-	published_unsee(&a->services);
-	while (e >= 0 && (r = table_next(&s->resources, &it))) {
+	while (e == 0 && (r = table_next(&s->resources, &it))) {
 		struct workload *w;
 
 		if (r->kind != KIND_POD || !r->tree)
@@ -27,8 +24,16 @@ int assemble(struct assembly *a, const struct store *s, struct model_delta **ret
 		w = assemble_workload(a, s, r);
 		e = w ? published_put_workload(&a->workloads, w) : -ENOMEM;
 	}
-	it = (struct table_iter){0};
-	while (e >= 0 && (r = table_next(&s->resources, &it))) {
+	return e;
+}
+
+static int put_services(struct assembly *a, const struct store *s)
+{
+	struct table_iter it = {0};
+	struct resource *r;
+	int e = 0;
+
+	while (e == 0 && (r = table_next(&s->resources, &it))) {
 		struct service *v;
 
 		if (r->kind != KIND_SERVICE || !r->tree)
@@ -38,12 +43,22 @@ int assemble(struct assembly *a, const struct store *s, struct model_delta **ret
 		v = assemble_service(a, s, r);
 		e = v ? published_put_service(&a->services, v) : -ENOMEM;
 	}
-	/* Services first: their texts name workloads by pointer, which must not be freed and reused
-	 * before. */
-	if (e >= 0)
-		e = published_collect(&a->services, d, false);
-	if (e >= 0)
+	return e;
+}
+
+int assemble(struct assembly *a, const struct store *s, struct model_delta **ret)
+{
+	struct model_delta *d = model_delta_new();
+	int e = d ? put_workloads(a, s) : -ENOMEM;
+
+	if (e == 0)
+		e = put_services(a, s);
+	if (e == 0)
 		e = published_collect(&a->workloads, d, true);
+	if (e == 0)
+		e = published_collect(&a->services, d, false);
+	published_end(&a->services, e == 0, false);
+	published_end(&a->workloads, e == 0, true);
 	if (e < 0) {
 		model_delta_free(d);
 		return e;

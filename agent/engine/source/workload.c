@@ -20,22 +20,20 @@ char *assemble_uid(const struct assembly *a, const struct resource *pod)
 	return uid;
 }
 
-static struct resource *lookup(const struct store *s, const char *kind, const char *ns, const char *name)
-{
-	_cleanup_free_ char *key = resource_key(kind, ns, name);
-
-	return key ? table_get_str(&s->resources, key) : NULL;
-}
-
-/* The pod's own label wins over its namespace's (Istio: istio.io/dataplane-mode). */
-static bool in_mesh(const struct store *s, const struct resource *pod)
+/* The pod's own label wins over its namespace's (Istio: istio.io/dataplane-mode). 1, 0 or -ENOMEM: a pod must
+ * not leave the mesh for want of memory. */
+static int in_mesh(const struct store *s, const struct resource *pod)
 {
 	const char *own = decode_string(decode_labels(pod->tree), "istio.io/dataplane-mode", "");
+	_cleanup_free_ char *key = NULL;
 	struct resource *ns;
 
 	if (*own)
 		return !strcmp(own, "ambient");
-	ns = lookup(s, "Namespace", "", pod->namespace_);
+	key = resource_key("Namespace", "", pod->namespace_);
+	if (!key)
+		return -ENOMEM;
+	ns = table_get_str(&s->resources, key);
 	return ns && ns->tree &&
 	       !strcmp(decode_string(decode_labels(ns->tree), "istio.io/dataplane-mode", ""), "ambient");
 }
@@ -167,9 +165,10 @@ struct workload *assemble_workload(const struct assembly *a, const struct store 
 	const char *netns = decode_annotation(pod->tree, "warren.dev/netns");
 	const char *account = decode_string(spec, "serviceAccountName", "default"), *td = a->cfg.trust_domain;
 	struct workload *w = workload_new();
+	int labelled = in_mesh(s, pod);
 
-	if (!w)
-		return NULL;
+	if (!w || labelled < 0)
+		return workload_unref(w);
 	w->name = strdup(pod->name);
 	w->namespace_ = strdup(pod->namespace_);
 	w->service_account = strdup(account);
@@ -185,7 +184,7 @@ struct workload *assemble_workload(const struct assembly *a, const struct store 
 		owner(w, pod->tree);
 	w->canonical_name = strdup(label(labels, names, w->workload_name ? w->workload_name : ""));
 	w->canonical_revision = strdup(label(labels, revisions, "latest"));
-	if (!complete(w))
+	if (!complete(w) || (netns && !w->netns_path))
 		return workload_unref(w);
 	w->host_network = cJSON_IsTrue(get(spec, "hostNetwork"));
 	w->has_sidecar = has_sidecar(pod->tree);
@@ -194,7 +193,7 @@ struct workload *assemble_workload(const struct assembly *a, const struct store 
 	w->ready = is_ready(status) && !w->terminating;
 	w->local = *w->node && !strcmp(w->node, a->cfg.node);
 	w->capacity = 1;
-	w->labelled = in_mesh(s, pod);
+	w->labelled = labelled;
 	w->protocol = w->labelled && !w->host_network && !w->has_sidecar ? TUNNEL_HBONE : TUNNEL_NONE;
 	return addresses(a, w, status) ? workload_unref(w) : w;
 }
