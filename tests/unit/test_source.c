@@ -237,6 +237,27 @@ static void slices_win_over_selectors(void **state)
 	assert_null(r.workload);
 }
 
+static void slices_name_pods_that_are_there(void **state)
+{
+	static const char slice[] =
+		"---\napiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop}\n"
+		"spec: {clusterIP: 10.96.0.1, ports: [{name: http, port: 80}]}\n"
+		"---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: web-x, namespace: shop,\n"
+		"  labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\n"
+		"endpoints: [{addresses: [10.0.2.1]}]\nports: [{name: http, port: 8000}]\n";
+	char text[2 * sizeof(mesh)];
+
+	(void)state;
+	snprintf(text, sizeof(text), "%.*s%s", (int)(strstr(mesh, "---\napiVersion: v1\nkind: Service") - mesh), mesh, slice);
+	reload(text);
+	assert_string_equal(to("10.96.0.1", 80).workload->name, "web-1");
+	assert_int_equal(to("10.96.0.1", 80).kind, ROUTE_HBONE);
+	/* The pod has gone, its slice not yet. */
+	reload(slice + 4);
+	assert_null(to("10.96.0.1", 80).workload);
+	assert_int_equal(to("10.96.0.1", 80).kind, ROUTE_TCP);
+}
+
 static void sidecar_and_host_network_stay_out(void **state)
 {
 	(void)state;
@@ -303,6 +324,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(null_is_as_good_as_absent, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(broken_yaml_keeps_the_file, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(slices_win_over_selectors, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(slices_name_pods_that_are_there, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(sidecar_and_host_network_stay_out, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(addresses_found_follow_the_namespace, set_up, tear_down),
 	};

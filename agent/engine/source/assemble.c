@@ -10,6 +10,15 @@
 #include <errno.h>
 #include <string.h>
 
+/* hostNetwork workloads are never found by address. */
+static int index_addresses(struct assembly *a, struct workload *w)
+{
+	for (size_t i = 0; !w->host_network && i < w->n_addrs; i++)
+		if (table_put(&a->by_addr, &w->addrs[i], sizeof(w->addrs[i]), w, NULL))
+			return -ENOMEM;
+	return 0;
+}
+
 static int put_workloads(struct assembly *a, const struct store *s)
 {
 	struct table_iter it = {0};
@@ -22,7 +31,8 @@ static int put_workloads(struct assembly *a, const struct store *s)
 		if (r->kind != KIND_POD || !r->tree)
 			continue;
 		w = assemble_workload(a, s, r);
-		e = w ? published_put_workload(&a->workloads, w) : -ENOMEM;
+		w = w ? published_put_workload(&a->workloads, w) : NULL;
+		e = w ? index_addresses(a, w) : -ENOMEM;
 	}
 	return e;
 }
@@ -57,6 +67,7 @@ int assemble(struct assembly *a, const struct store *s, struct model_delta **ret
 		e = published_collect(&a->workloads, d, true);
 	if (e == 0)
 		e = published_collect(&a->services, d, false);
+	table_done(&a->by_addr);
 	published_end(&a->services, e == 0, false);
 	published_end(&a->workloads, e == 0, true);
 	if (e < 0) {

@@ -12,6 +12,7 @@ struct assembly {
 	struct assemble_config cfg;
 	struct table workloads; /* uid -> struct published */
 	struct table services;	/* hostname -> struct published */
+	struct table by_addr;	/* address -> struct workload that has it in the round under way; empty between */
 	struct table overrides; /* uid -> struct override: addresses found in the pod's namespace */
 	uint64_t generation;
 };

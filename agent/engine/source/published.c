@@ -116,30 +116,32 @@ static struct published *find_or_add(struct table *t, const char *key)
 	return NULL;
 }
 
-static int put(struct table *t, const char *key, struct version v, bool workload)
+/* The object kept, which is the one in force when that has the same text. NULL: out of memory. */
+static void *put(struct table *t, const char *key, struct version v, bool workload)
 {
 	struct published *p = v.text ? find_or_add(t, key) : NULL;
 
 	if (!p) {
 		version_done(&v, workload);
-		return -ENOMEM;
+		return NULL;
 	}
 	p->seen = true;
-	if (p->now.text && !strcmp(p->now.text, v.text))
+	if (p->now.text && !strcmp(p->now.text, v.text)) {
 		version_done(&v, workload);
-	else
-		p->next = v;
-	return 0;
+		return p->now.object;
+	}
+	p->next = v;
+	return v.object;
 }
 
-int published_put_workload(struct table *t, struct workload *w)
+struct workload *published_put_workload(struct table *t, struct workload *w)
 {
 	return put(t, w->uid, (struct version){workload_text(w), w}, true);
 }
 
 int published_put_service(struct table *t, struct service *s)
 {
-	return put(t, s->hostname, (struct version){service_text(s), s}, false);
+	return put(t, s->hostname, (struct version){service_text(s), s}, false) ? 0 : -ENOMEM;
 }
 
 static int add_workload(struct model_delta *d, struct workload *w)
@@ -201,21 +203,6 @@ struct workload *published_by_uid(const struct table *t, const char *uid)
 	struct published *p = table_get_str(t, uid);
 
 	return !p ? NULL : p->next.object ? p->next.object : p->now.object;
-}
-
-struct workload *published_by_addr(const struct table *t, const struct ip_addr *addr)
-{
-	struct table_iter it = {0};
-	struct published *p;
-
-	while ((p = table_next(t, &it))) {
-		struct workload *w = p->next.object ? p->next.object : p->now.object;
-
-		for (size_t i = 0; !w->host_network && i < w->n_addrs; i++)
-			if (ip_addr_equal(&w->addrs[i], addr))
-				return w;
-	}
-	return NULL;
 }
 
 void published_done(struct table *t, bool workload)
