@@ -258,6 +258,25 @@ static void slices_name_pods_that_are_there(void **state)
 	assert_int_equal(to("10.96.0.1", 80).kind, ROUTE_TCP);
 }
 
+static void named_ports_are_tcp(void **state)
+{
+	char text[2 * sizeof(mesh)];
+
+	(void)state;
+	edit("ports: [{name: http, containerPort: 8080}]", "ports: [{name: http, containerPort: 8443, protocol: UDP}]");
+	assert_int_equal(to("10.96.0.1", 80).reason, WR_REASON_NO_ENDPOINT);
+	edit("ports: [{name: http, containerPort: 8080}]",
+	     "ports: [{name: http, containerPort: 8443, protocol: UDP}, {name: http, containerPort: 8080, protocol: TCP}]");
+	assert_int_equal(to("10.96.0.1", 80).target.port, 8080);
+	snprintf(text, sizeof(text),
+		 "%s---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: web-x, namespace: shop,\n"
+		 "  labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\nendpoints: [{addresses: [192.0.2.7]}]\n"
+		 "ports: [{name: http, port: 8000}, {name: http, port: 8443, protocol: UDP}]\n",
+		 mesh);
+	reload(text);
+	assert_int_equal(to("10.96.0.1", 80).target.port, 8000);
+}
+
 static void sidecar_and_host_network_stay_out(void **state)
 {
 	(void)state;
@@ -325,6 +344,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(broken_yaml_keeps_the_file, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(slices_win_over_selectors, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(slices_name_pods_that_are_there, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(named_ports_are_tcp, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(sidecar_and_host_network_stay_out, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(addresses_found_follow_the_namespace, set_up, tear_down),
 	};
