@@ -277,6 +277,42 @@ static void named_ports_are_tcp(void **state)
 	assert_int_equal(to("10.96.0.1", 80).target.port, 8000);
 }
 
+/* Istio's names: what dashboards and policies call a workload. */
+static void owners_name_the_workload(void **state)
+{
+	static const struct {
+		const char *kind, *owner, *hash, *type, *name;
+	} cases[] = {
+		{"ReplicaSet", "web-6b7f", "6b7f", "deployment", "web"},
+		{"ReplicaSet", "web6b7f", "6b7f", "pod", "web-1"},
+		{"ReplicaSet", "-6b7f", "6b7f", "pod", "web-1"},
+		{"ReplicaSet", "web-6b7f", "other", "pod", "web-1"},
+		{"Job", "nightly-28412345", "", "cronjob", "nightly"},
+		{"Job", "nightly-1699999999", "", "cronjob", "nightly"},
+		{"Job", "nightly-1234567", "", "job", "nightly-1234567"},
+		{"Job", "nightly-2841234x", "", "job", "nightly-2841234x"},
+		{"Job", "-28412345", "", "job", "-28412345"},
+		{"Job", "migrate", "", "job", "migrate"},
+		{"CronJob", "nightly", "", "cronjob", "nightly"},
+		{"StatefulSet", "db", "", "pod", "web-1"},
+	};
+	char with[300];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct workload *w;
+
+		snprintf(with, sizeof(with),
+			 "{name: web-1, ownerReferences: [{kind: Node, name: n}, {controller: true, kind: %s, name: '%s'}], "
+			 "namespace: shop, labels: {pod-template-hash: '%s', app: web}}",
+			 cases[i].kind, cases[i].owner, cases[i].hash);
+		edit("{name: web-1, namespace: shop, labels: {app: web}}", with);
+		w = model_workload_by_uid(model, "Kubernetes//Pod/shop/web-1");
+		assert_string_equal(w->workload_type, cases[i].type);
+		assert_string_equal(w->workload_name, cases[i].name);
+	}
+}
+
 static void sidecar_and_host_network_stay_out(void **state)
 {
 	(void)state;
@@ -345,6 +381,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(slices_win_over_selectors, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(slices_name_pods_that_are_there, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(named_ports_are_tcp, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(owners_name_the_workload, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(sidecar_and_host_network_stay_out, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(addresses_found_follow_the_namespace, set_up, tear_down),
 	};

@@ -123,26 +123,57 @@ static const char *label(const cJSON *labels, const char *const names[], const c
 	return fallback;
 }
 
-/* Deployment and CronJob are told from the ReplicaSet's and Job's names, as Istio does. */
+/* The one that controls it; a manifest that a person wrote may mark none. */
+static const cJSON *controller(const cJSON *tree)
+{
+	const cJSON *refs = get(get(tree, "metadata"), "ownerReferences"), *o;
+
+	cJSON_ArrayForEach(o, refs)
+	{
+		if (cJSON_IsTrue(get(o, "controller")))
+			return o;
+	}
+	return cJSON_GetArrayItem(refs, 0);
+}
+
+/* Length of a name without "-" and its suffix, 0 when it does not end so or nothing is left. */
+static size_t without_suffix(const char *name, const char *suffix)
+{
+	size_t n = strlen(name), s = strlen(suffix);
+
+	return s && n > s + 1 && name[n - s - 1] == '-' && !strcmp(name + n - s, suffix) ? n - s - 1 : 0;
+}
+
+/* A CronJob's Jobs are named after it and the time they are for: 8 to 10 digits. */
+static const char *job_time(const char *name)
+{
+	const char *dash = strrchr(name, '-');
+	size_t n = dash ? strlen(dash + 1) : 0;
+
+	return n >= 8 && n <= 10 && strspn(dash + 1, "0123456789") == n ? dash + 1 : "";
+}
+
+/* As Istio has it: a Deployment is told from its ReplicaSet's name, a CronJob from its Job's; what is neither
+ * these nor a Job goes by the pod's own name. */
 static void owner(struct workload *w, const cJSON *tree)
 {
-	const cJSON *o = cJSON_GetArrayItem(get(get(tree, "metadata"), "ownerReferences"), 0);
-	const char *kind = decode_string(o, "kind", ""), *name = decode_string(o, "name", w->name);
-	const char *hash = decode_string(decode_labels(tree), "pod-template-hash", NULL);
-	size_t n = strlen(name);
+	const cJSON *o = controller(tree);
+	const char *kind = decode_string(o, "kind", ""), *name = decode_string(o, "name", ""), *type = "";
+	size_t n = 0;
 
 	if (!strcmp(kind, "ReplicaSet")) {
-		if (hash && n > strlen(hash) + 1 && !strcmp(name + n - strlen(hash), hash))
-			n -= strlen(hash) + 1;
-		w->workload_type = strdup("deployment");
-	} else if (!strcmp(kind, "Job") || !strcmp(kind, "CronJob")) {
-		w->workload_type = strdup(!strcmp(kind, "Job") ? "job" : "cronjob");
-	} else {
-		name = w->name;
+		n = without_suffix(name, decode_string(decode_labels(tree), "pod-template-hash", ""));
+		type = "deployment";
+	} else if (!strcmp(kind, "Job")) {
+		n = without_suffix(name, job_time(name));
+		type = n ? "cronjob" : "job";
+		n = n ? n : strlen(name);
+	} else if (!strcmp(kind, "CronJob")) {
 		n = strlen(name);
-		w->workload_type = strdup("pod");
+		type = "cronjob";
 	}
-	w->workload_name = strndup(name, n);
+	w->workload_type = strdup(n ? type : "pod");
+	w->workload_name = n ? strndup(name, n) : strdup(w->name);
 }
 
 static bool complete(const struct workload *w)
