@@ -5,18 +5,9 @@
 #include "engine/base/table.h"
 #include <cjson/cJSON.h>
 #include <stdbool.h>
-#include <stdint.h>
 
 enum resource_kind { KIND_NAMESPACE, KIND_POD, KIND_SERVICE, KIND_ENDPOINTSLICE, KIND_SERVICEACCOUNT, KIND_OTHER };
 enum resource_state { RESOURCE_APPLIED, RESOURCE_WARNED, RESOURCE_REFUSED, RESOURCE_IGNORED };
-
-/* Values below are borrowed from the resource's tree, which lives as long. */
-struct k8s_port {
-	uint16_t port;
-	const char *name; /* "" when unnamed */
-	uint16_t target;  /* 0: by name */
-	const char *target_name;
-};
 
 struct resource {
 	enum resource_kind kind;
