@@ -267,6 +267,31 @@ def test_addresses_found_follow_the_namespace(m):
     eventually(lambda: "nomad" not in states(m.agents[1]), 5, "forgotten")
 
 
+def test_address_of_two_pods(m):
+    """The older one keeps it, and the log names both, once."""
+    server = m.pods["server"]
+    d = m.pod("thief", 2).manifest()
+    d["metadata"]["labels"][LABEL] = "none"
+    d["status"] = {"podIP": server.ip}
+    d["metadata"]["creationTimestamp"] = "2024-05-01T10:00:01Z"
+    kept = server.manifest()
+    kept["metadata"]["creationTimestamp"] = "2024-05-01T10:00:00Z"
+    m.write("pod-server.yaml", kept)
+    m.write("pod-thief.yaml", d)
+    words = "%s is claimed by pods demo/server and demo/thief" % server.ip
+    eventually(lambda: words in m.agents[1].text(), 3, "the log says so: %s" % m.agents[1].text()[-500:])
+    m.write("services.yaml", {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "other", "namespace": "demo"},
+                              "spec": {"clusterIP": "10.96.1.7", "ports": [{"port": 80}]}})
+    eventually(lambda: "10.96.1.7" in m.agents[1].ctl("-j", "service", "list").stdout, 3, "another round")
+    check(m.agents[1].text().count(words) == 1, "said once")
+    c = m.capture()
+    check(m.pods["client"].traffic("ping", server.ip, 7, 5, 5)["ok"], "works")
+    c.stop()
+    check(not [p for p in c.tcp() if p[3] == 7], "by the tunnel, to the older pod's identity")
+    m.remove_manifest("pod-thief.yaml")
+    m.write_pod(server)
+
+
 def refusal(m, name, words, manifest):
     m.write("pod-%s.yaml" % name, manifest)
     try:

@@ -313,6 +313,71 @@ static void owners_name_the_workload(void **state)
 	}
 }
 
+static const char *owner_of(const char *ip)
+{
+	struct ip_addr a;
+	struct workload *w;
+
+	assert_int_equal(ip_addr_parse(ip, &a), 0);
+	w = model_workload_by_addr(model, &a);
+	return w ? w->name : "";
+}
+
+static bool disputed(const char *ip, const char *owner, const char *other)
+{
+	struct table_iter it = {0};
+	char words[300];
+	const char *text;
+
+	snprintf(words, sizeof(words), "%s is claimed by pods shop/%s and shop/%s:", ip, owner, other);
+	while ((text = table_next(&assembly.claims.disputes, &it)))
+		if (!strncmp(text, words, strlen(words)))
+			return true;
+	return false;
+}
+
+/* a, b and c want one address; "" is a pod that is not there. */
+static void claim(const char *a, const char *b, const char *c)
+{
+	const char *const metas[] = {a, b, c};
+	char text[2000];
+	size_t n = (size_t)snprintf(text, sizeof(text), "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n");
+
+	for (int i = 0; i < 3; i++)
+		if (*metas[i])
+			n += (size_t)snprintf(text + n, sizeof(text) - n,
+					      "---\napiVersion: v1\nkind: Pod\nmetadata: {name: %c, namespace: shop, %s}\n"
+					      "spec: {nodeName: n2}\nstatus: {podIPs: [{ip: 10.0.3.%d}, {ip: 10.0.3.9}]}\n",
+					      'a' + i, metas[i], i + 1);
+	reload(text);
+}
+
+static void an_address_has_one_owner(void **state)
+{
+	static const char none[] = "labels: {}", old[] = "creationTimestamp: '2024-05-01T10:00:00Z'",
+			  young[] = "creationTimestamp: '2024-05-01T10:00:01Z'",
+			  gone[] = "creationTimestamp: '2024-04-01T10:00:00Z', deletionTimestamp: '2024-06-01T10:00:00Z'";
+
+	(void)state;
+	claim("", none, none);
+	assert_string_equal(owner_of("10.0.3.9"), "b");
+	assert_true(disputed("10.0.3.9", "b", "c"));
+	assert_string_equal(owner_of("10.0.3.3"), "c");
+	claim(none, young, old);
+	assert_string_equal(owner_of("10.0.3.9"), "c");
+	assert_true(disputed("10.0.3.9", "c", "a") && disputed("10.0.3.9", "c", "b"));
+	/* The owner goes, or ends: the next one has it. */
+	claim(none, young, "");
+	assert_string_equal(owner_of("10.0.3.9"), "b");
+	assert_int_equal(assembly.claims.disputes.n, 1);
+	claim(gone, young, "");
+	assert_string_equal(owner_of("10.0.3.9"), "b");
+	assert_int_equal(assembly.claims.disputes.n, 0);
+	claim(old, young, "");
+	assert_string_equal(owner_of("10.0.3.9"), "a");
+	assert_string_equal(owner_of("10.0.3.2"), "b");
+}
+
 static void sidecar_and_host_network_stay_out(void **state)
 {
 	(void)state;
@@ -382,6 +447,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(slices_name_pods_that_are_there, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(named_ports_are_tcp, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(owners_name_the_workload, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(an_address_has_one_owner, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(sidecar_and_host_network_stay_out, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(addresses_found_follow_the_namespace, set_up, tear_down),
 	};

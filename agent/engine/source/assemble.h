@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From resources to the model: workloads and services. Private to source/. */
 #pragma once
-#include "engine/model/model.h"
+#include "claim.h"
 #include "store.h"
 
 struct assemble_config {
@@ -12,7 +12,7 @@ struct assembly {
 	struct assemble_config cfg;
 	struct table workloads; /* uid -> struct published */
 	struct table services;	/* hostname -> struct published */
-	struct table by_addr;	/* address -> struct workload that has it in the round under way; empty between */
+	struct claims claims;
 	struct table overrides; /* uid -> struct override: addresses found in the pod's namespace */
 	uint64_t generation;
 };

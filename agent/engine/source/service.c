@@ -169,7 +169,7 @@ static int add_slice(const struct assembly *a, struct service *s, const cJSON *s
 
 			if (ip_addr_parse(text->valuestring, &addr))
 				continue;
-			e = add_endpoint(s, &addr, table_get(&a->by_addr, &addr, sizeof(addr)), healthy);
+			e = add_endpoint(s, &addr, claim_owner(&a->claims, &addr), healthy);
 			if (!e)
 				return -ENOMEM;
 			/* Slice ports belong to service ports by name (EndpointPort.name). */
