@@ -20,22 +20,20 @@ char *assemble_uid(const struct assembly *a, const struct resource *pod)
 	return uid;
 }
 
-static struct resource *lookup(const struct store *s, const char *kind, const char *ns, const char *name)
-{
-	_cleanup_free_ char *key = resource_key(kind, ns, name);
-
-	return key ? table_get_str(&s->resources, key) : NULL;
-}
-
-/* The pod's own label wins over its namespace's (Istio: istio.io/dataplane-mode). */
-static bool in_mesh(const struct store *s, const struct resource *pod)
+/* The pod's own label wins over its namespace's (Istio: istio.io/dataplane-mode). 1, 0 or -ENOMEM: a pod must
+ * not leave the mesh for want of memory. */
+static int in_mesh(const struct store *s, const struct resource *pod)
 {
 	const char *own = decode_string(decode_labels(pod->tree), "istio.io/dataplane-mode", "");
+	_cleanup_free_ char *key = NULL;
 	struct resource *ns;
 
 	if (*own)
 		return !strcmp(own, "ambient");
-	ns = lookup(s, "Namespace", "", pod->namespace_);
+	key = resource_key("Namespace", "", pod->namespace_);
+	if (!key)
+		return -ENOMEM;
+	ns = table_get_str(&s->resources, key);
 	return ns && ns->tree &&
 	       !strcmp(decode_string(decode_labels(ns->tree), "istio.io/dataplane-mode", ""), "ambient");
 }
@@ -99,10 +97,11 @@ static int addresses(const struct assembly *a, struct workload *w, const cJSON *
 	{
 		r = r ? r : add_addr(w, decode_string(i, "ip", NULL));
 	}
-	if (!r && !w->n_addrs && w->local) {
+	w->addrs_in_status = w->n_addrs;
+	if (!r && override_applies(w)) {
 		const struct override *o = override_get(&a->overrides, w->uid);
 
-		if (!o || !o->n)
+		if (!o)
 			return 0;
 		w->addrs = malloc(o->n * sizeof(*o->addrs));
 		if (!w->addrs)
@@ -124,26 +123,57 @@ static const char *label(const cJSON *labels, const char *const names[], const c
 	return fallback;
 }
 
-/* Deployment and CronJob are told from the ReplicaSet's and Job's names, as Istio does. */
+/* The one that controls it; a manifest that a person wrote may mark none. */
+static const cJSON *controller(const cJSON *tree)
+{
+	const cJSON *refs = get(get(tree, "metadata"), "ownerReferences"), *o;
+
+	cJSON_ArrayForEach(o, refs)
+	{
+		if (cJSON_IsTrue(get(o, "controller")))
+			return o;
+	}
+	return cJSON_GetArrayItem(refs, 0);
+}
+
+/* Length of a name without "-" and its suffix, 0 when it does not end so or nothing is left. */
+static size_t without_suffix(const char *name, const char *suffix)
+{
+	size_t n = strlen(name), s = strlen(suffix);
+
+	return s && n > s + 1 && name[n - s - 1] == '-' && !strcmp(name + n - s, suffix) ? n - s - 1 : 0;
+}
+
+/* A CronJob's Jobs are named after it and the time they are for: 8 to 10 digits. */
+static const char *job_time(const char *name)
+{
+	const char *dash = strrchr(name, '-');
+	size_t n = dash ? strlen(dash + 1) : 0;
+
+	return n >= 8 && n <= 10 && strspn(dash + 1, "0123456789") == n ? dash + 1 : "";
+}
+
+/* As Istio has it: a Deployment is told from its ReplicaSet's name, a CronJob from its Job's; what is neither
+ * these nor a Job goes by the pod's own name. */
 static void owner(struct workload *w, const cJSON *tree)
 {
-	const cJSON *o = cJSON_GetArrayItem(get(get(tree, "metadata"), "ownerReferences"), 0);
-	const char *kind = decode_string(o, "kind", ""), *name = decode_string(o, "name", w->name);
-	const char *hash = decode_string(decode_labels(tree), "pod-template-hash", NULL);
-	size_t n = strlen(name);
+	const cJSON *o = controller(tree);
+	const char *kind = decode_string(o, "kind", ""), *name = decode_string(o, "name", ""), *type = "";
+	size_t n = 0;
 
 	if (!strcmp(kind, "ReplicaSet")) {
-		if (hash && n > strlen(hash) + 1 && !strcmp(name + n - strlen(hash), hash))
-			n -= strlen(hash) + 1;
-		w->workload_type = strdup("deployment");
-	} else if (!strcmp(kind, "Job") || !strcmp(kind, "CronJob")) {
-		w->workload_type = strdup(!strcmp(kind, "Job") ? "job" : "cronjob");
-	} else {
-		name = w->name;
+		n = without_suffix(name, decode_string(decode_labels(tree), "pod-template-hash", ""));
+		type = "deployment";
+	} else if (!strcmp(kind, "Job")) {
+		n = without_suffix(name, job_time(name));
+		type = n ? "cronjob" : "job";
+		n = n ? n : strlen(name);
+	} else if (!strcmp(kind, "CronJob")) {
 		n = strlen(name);
-		w->workload_type = strdup("pod");
+		type = "cronjob";
 	}
-	w->workload_name = strndup(name, n);
+	w->workload_type = strdup(n ? type : "pod");
+	w->workload_name = n ? strndup(name, n) : strdup(w->name);
 }
 
 static bool complete(const struct workload *w)
@@ -166,9 +196,10 @@ struct workload *assemble_workload(const struct assembly *a, const struct store 
 	const char *netns = decode_annotation(pod->tree, "warren.dev/netns");
 	const char *account = decode_string(spec, "serviceAccountName", "default"), *td = a->cfg.trust_domain;
 	struct workload *w = workload_new();
+	int labelled = in_mesh(s, pod);
 
-	if (!w)
-		return NULL;
+	if (!w || labelled < 0)
+		return workload_unref(w);
 	w->name = strdup(pod->name);
 	w->namespace_ = strdup(pod->namespace_);
 	w->service_account = strdup(account);
@@ -184,7 +215,7 @@ struct workload *assemble_workload(const struct assembly *a, const struct store 
 		owner(w, pod->tree);
 	w->canonical_name = strdup(label(labels, names, w->workload_name ? w->workload_name : ""));
 	w->canonical_revision = strdup(label(labels, revisions, "latest"));
-	if (!complete(w))
+	if (!complete(w) || (netns && !w->netns_path))
 		return workload_unref(w);
 	w->host_network = cJSON_IsTrue(get(spec, "hostNetwork"));
 	w->has_sidecar = has_sidecar(pod->tree);
@@ -193,7 +224,7 @@ struct workload *assemble_workload(const struct assembly *a, const struct store 
 	w->ready = is_ready(status) && !w->terminating;
 	w->local = *w->node && !strcmp(w->node, a->cfg.node);
 	w->capacity = 1;
-	w->labelled = in_mesh(s, pod);
+	w->labelled = labelled;
 	w->protocol = w->labelled && !w->host_network && !w->has_sidecar ? TUNNEL_HBONE : TUNNEL_NONE;
 	return addresses(a, w, status) ? workload_unref(w) : w;
 }
