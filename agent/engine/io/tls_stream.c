@@ -218,6 +218,9 @@ ssize_t tls_stream_read(struct tls_stream *t, uint8_t *buf, size_t size)
 {
 	size_t got = 0;
 
+	/* SSL_get_error reads the thread's queue: what another stream left there would be taken for a failure of this one. */
+	if (ERR_peek_error())
+		ERR_clear_error();
 	while (got < size) {
 		int n = SSL_read(t->ssl, buf + got, (int)(size - got));
 
@@ -236,11 +239,8 @@ ssize_t tls_stream_read(struct tls_stream *t, uint8_t *buf, size_t size)
 			t->eof = true;
 			return -EPIPE;
 		case SSL_ERROR_SSL:
-			if (t->eof) {
-				ERR_clear_error();
-				return -EPIPE;
-			}
-			return -EPROTO;
+			ERR_clear_error();
+			return t->eof ? -EPIPE : -EPROTO;
 		default:
 			ERR_clear_error();
 			return t->error ? t->error : -EPIPE;
