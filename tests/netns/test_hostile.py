@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Peers with a valid certificate, and pods, that want to do harm: what they do stays theirs."""
+import ctypes
 import errno
 import os
 import socket
@@ -137,3 +138,56 @@ def connects(m, n, count=2000):
     for i in range(count):
         out += frame(1, 4, 1 + 2 * (n * count + i), block)
     return out
+
+
+class Openssl:
+    """A client on libssl itself: the ssl module cannot send a KeyUpdate."""
+
+    def __init__(self, m):
+        self.lib = lib = ctypes.CDLL("libssl.so.3")
+        for name in ("TLS_client_method", "SSL_CTX_new", "SSL_new"):
+            getattr(lib, name).restype = ctypes.c_void_p
+        self.raw = m.pods["plain"].connect(m.pods["server"].ip, 15008)
+        self.raw.setblocking(True)
+        self.ctx = ctypes.c_void_p(lib.SSL_CTX_new(ctypes.c_void_p(lib.TLS_client_method())))
+        lib.SSL_CTX_use_certificate_chain_file(self.ctx, m.good.encode())
+        lib.SSL_CTX_use_PrivateKey_file(self.ctx, m.good.encode(), 1)
+        lib.SSL_CTX_set_alpn_protos(self.ctx, b"\2h2", 3)
+        self.ssl = ctypes.c_void_p(lib.SSL_new(self.ctx))
+        lib.SSL_set_fd(self.ssl, self.raw.fileno())
+        check(lib.SSL_connect(self.ssl) == 1, "handshake")
+        self.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0))
+
+    def write(self, data):
+        return self.lib.SSL_write(self.ssl, data, len(data))
+
+    def key_update(self):
+        return self.lib.SSL_key_update(self.ssl, 1) == 1 and self.lib.SSL_do_handshake(self.ssl) == 1
+
+    def close(self):
+        self.raw.close()
+        self.lib.SSL_free(self.ssl)
+        self.lib.SSL_CTX_free(self.ctx)
+
+
+def test_key_updates_do_not_take_the_worker(m):
+    """KeyUpdates (RFC 8446 4.6.3) without end: the tunnel ends, the others keep their worker."""
+    held = Held(m)
+    c = Openssl(m)
+    sent, worst, end = 0, 0, time.monotonic() + 6
+    while sent < 200000 and time.monotonic() < end and c.key_update():
+        sent += 1
+        if sent % 5000 == 0:
+            start = time.monotonic()
+            held.still_there("during")
+            worst = max(worst, time.monotonic() - start)
+    c.close()
+    check(sent < 200000 and time.monotonic() < end, "the tunnel is ended", sent)
+    check(worst < 1, "others are served meanwhile", worst)
+    held.still_there("after")
+    held.close()
+    few = Openssl(m)
+    check(all(few.key_update() for _ in range(20)) and few.write(frame(6, 0, 0, b"12345678")) > 0, "some are welcome")
+    time.sleep(0.2)
+    check(few.key_update(), "still open")
+    few.close()

@@ -23,6 +23,8 @@
 /* Deadline of an inbound TLS handshake together with SETTINGS, and of an app's accept. */
 #define LIMIT_HANDSHAKE_MS 10000
 #define LIMIT_APP_CONNECT_MS 10000
+/* TLS handshake messages a peer may send on one connection: the handshake's own, tickets, key updates. */
+#define LIMIT_TLS_MESSAGES 256
 
 /* HTTP/2 (RFC 9113): what we announce and accept. */
 #define LIMIT_STREAMS_PER_TUNNEL 1000
