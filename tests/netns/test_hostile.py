@@ -140,6 +140,37 @@ def connects(m, n, count=2000):
     return out
 
 
+def test_refused_streams_that_are_never_read(m):
+    sent, grown = flood(m, lambda n: connects(m, n))
+    check(grown < 16 * 1024, "memory bounded", "%d bytes sent, %d KiB grown" % (sent, grown))
+    works(m)
+    return "%d bytes sent, %d KiB grown" % (sent, grown)
+
+
+def test_refused_streams_reset_and_never_read(m):
+    def make(n):
+        out = b""
+        authority = (m.pods["plain"].ip + ":7").encode()
+        block = b"\x02\x07CONNECT" + b"\x01" + bytes([len(authority)]) + authority
+        for i in range(1000):
+            k = 1 + 2 * (n * 1000 + i)
+            out += frame(1, 4, k, block) + frame(3, 0, k, b"\0\0\0\x08")
+        return out
+
+    sent, grown = flood(m, make)
+    check(grown < 16 * 1024, "memory bounded", "%d bytes sent, %d KiB grown" % (sent, grown))
+    works(m)
+    return "%d bytes sent, %d KiB grown" % (sent, grown)
+
+
+def test_pings_and_settings_that_are_never_read(m):
+    for kind, payload in ((6, b"12345678"), (4, b"\0\4\0\0\0\1")):
+        one = frame(kind, 0, 0, payload) * 2000
+        sent, grown = flood(m, lambda n: one, 8)
+        check(grown < 16 * 1024, "memory bounded", "frame %d: %d bytes sent, %d KiB grown" % (kind, sent, grown))
+    works(m)
+
+
 class Openssl:
     """A client on libssl itself: the ssl module cannot send a KeyUpdate."""
 

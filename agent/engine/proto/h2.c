@@ -289,6 +289,11 @@ int h2_recv(struct h2 *h, const uint8_t *data, size_t len)
 {
 	ssize_t n = nghttp2_session_mem_recv(h->session, data, len);
 
+	/* nghttp2 bounds the answers it owes to PING and SETTINGS, not those to streams it refuses. */
+	if (n == (ssize_t)len && nghttp2_session_get_outbound_queue_size(h->session) > LIMIT_FRAMES_QUEUED) {
+		(void)nghttp2_session_terminate_session(h->session, NGHTTP2_ENHANCE_YOUR_CALM);
+		return -EPROTO;
+	}
 	return n == (ssize_t)len ? 0 : n == NGHTTP2_ERR_NOMEM ? -ENOMEM : -EPROTO;
 }
 

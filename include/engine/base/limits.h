@@ -29,6 +29,8 @@
 /* HTTP/2 (RFC 9113): what we announce and accept. */
 #define LIMIT_STREAMS_PER_TUNNEL 1000
 #define LIMIT_STREAMS_BEFORE_SETTINGS 100
+/* Frames other than DATA that wait for a peer to read: more than all streams of a tunnel cause; then it ends (h2_protocol). */
+#define LIMIT_FRAMES_QUEUED (8 * LIMIT_STREAMS_PER_TUNNEL)
 #define LIMIT_STREAM_WINDOW_START (256 * 1024)
 #define LIMIT_STREAM_WINDOW_MAX (4 * 1024 * 1024)
 #define LIMIT_CONNECTION_WINDOW (16 * 1024 * 1024)
