@@ -100,6 +100,41 @@ def raw_server(m, on_request):
     return Evil(m.pods["evil"], m.evil, m.root)
 
 
+def test_data_before_the_answer(m):
+    """A server that sends DATA instead of an answer and then refuses: no byte reaches the app, nothing stays behind."""
+    def on_request(c, stream):
+        # This h2 refuses to write DATA before a final answer: written by hand, behind an interim one.
+        c._data_to_send += frame(1, 4, stream, b"\x08\x03100")
+        for _ in range(16):
+            c._data_to_send += frame(0, 0, stream, b"early" * 3200)
+        c._data_to_send += frame(3, 0, stream, struct.pack(">I", int(h2.errors.ErrorCodes.REFUSED_STREAM)))
+
+    s = raw_server(m, on_request)
+    agent = m.agents[1]
+    try:
+        socks = []
+        for _ in range(40):
+            k = m.pods["client"].socket()
+            k.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            k.settimeout(5)
+            k.connect((m.pods["evil"].ip, 7))
+            socks.append(k)
+        time.sleep(DIAL + 1)
+        got = b""
+        for k in socks:
+            try:
+                got += k.recv(5)
+            except OSError:
+                pass
+            k.close()
+    finally:
+        s.close()
+    held = [line for line in agent.text().splitlines() if "wait for slow readers" in line]
+    check(got == b"", "no byte before the answer", len(got), agent.rss_kib())
+    check(not held, "nothing kept for it", held)
+    works(m)
+
+
 def flood(m, make, limit_seconds=20, limit_bytes=48 << 20, ack=True, rcvbuf=None):
     """Sends what make(n) gives over a tunnel whose answers are never read. Returns (bytes sent, RSS growth in KiB)."""
     agent = m.agents[2]

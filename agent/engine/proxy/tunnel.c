@@ -312,11 +312,22 @@ static void gather_flush(struct tunnel *t)
 		stream_data(c, t->gather, n);
 }
 
+/* A server's bytes or FIN before its final answer are nobody's: the app must not see what another try, elsewhere, may follow. */
+static bool premature(struct tunnel *t, struct conn *c)
+{
+	if (t->server || c->established)
+		return false;
+	conn_end(c, WR_REASON_H2_PROTOCOL, true);
+	return true;
+}
+
 static void on_data(void *owner, int32_t id, void *stream, const uint8_t *data, size_t len)
 {
 	struct tunnel *t = owner;
 
 	(void)id;
+	if (premature(t, stream))
+		return;
 	if (t->gather_conn != stream || t->n_gather == (int)ARRAY_SIZE(t->gather))
 		gather_flush(t);
 	t->gather_conn = stream;
@@ -527,6 +538,8 @@ static void on_end(void *owner, int32_t id, void *stream)
 	struct tunnel *t = owner;
 
 	(void)id;
+	if (premature(t, stream))
+		return;
 	gather_flush(t);
 	stream_end(stream);
 }
