@@ -206,6 +206,16 @@ def test_pings_and_settings_that_are_never_read(m):
     works(m)
 
 
+def test_end_of_stream_with_the_request(m):
+    """The peer's FIN is there before the app has accepted: the app still sees a connection and a FIN."""
+    c = attacker(m)
+    for _ in range(20):
+        s = c.request(m.pods["server"].ip + ":7", end=True)
+        check(c.status(s) == 200, "200")
+        check(c.wait(h2.events.StreamEnded, s), "the app's FIN follows")
+    c.close()
+
+
 class Openssl:
     """A client on libssl itself: the ssl module cannot send a KeyUpdate."""
 
@@ -257,3 +267,29 @@ def test_key_updates_do_not_take_the_worker(m):
     time.sleep(0.2)
     check(few.key_update(), "still open")
     few.close()
+
+
+def before_the_app_accepts(m, port, act):
+    """`act` does something to a stream whose app has a full queue; then the app accepts. The app's socket, tunnel, stream."""
+    server = m.pods["server"]
+    listener = server.listen(port, backlog=0)
+    listener.settimeout(8)
+    c = attacker(m)
+    c.request(server.ip + ":%d" % port)
+    time.sleep(0.3)
+    stream = act(c, server.ip + ":%d" % port)
+    time.sleep(0.3)
+    listener.accept()[0].close()
+    app = listener.accept()[0]
+    app.settimeout(5)
+    listener.close()
+    check(c.status(stream) == 200, "200 once the app has accepted")
+    return app, c, stream
+
+
+def test_end_of_stream_before_the_app_accepts(m):
+    """The peer's FIN comes while the app's queue is full: the app still gets its connection, and the FIN."""
+    app, c, _ = before_the_app_accepts(m, 20, lambda c, authority: c.request(authority, end=True))
+    check(app.recv(1) == b"", "the FIN follows")
+    app.close()
+    c.close()
