@@ -293,3 +293,17 @@ def test_end_of_stream_before_the_app_accepts(m):
     check(app.recv(1) == b"", "the FIN follows")
     app.close()
     c.close()
+
+
+def test_status_in_a_request_is_no_answer(m):
+    """A second header block with :status on a stream whose app has not accepted yet."""
+    def act(c, authority):
+        stream = c.request(authority)
+        c.sock.sendall(frame(1, 4, stream, b"\x88"))
+        return stream
+
+    app, c, stream = before_the_app_accepts(m, 21, act)
+    c.send(stream, b"hello")
+    check(app.recv(5) == b"hello", "bytes flow")
+    app.close()
+    c.close()

@@ -100,7 +100,7 @@ static int frame_recv(nghttp2_session *s, const nghttp2_frame *f, void *user)
 	case NGHTTP2_HEADERS:
 		if (f->headers.cat == NGHTTP2_HCAT_REQUEST)
 			h->events->request(h->owner, id, h->headers, end);
-		else if (stream && h->headers->status >= 200)
+		else if (!h->server && stream && h->headers->status >= 200)
 			h->events->response(h->owner, id, stream, h->headers);
 		stream = nghttp2_session_get_stream_user_data(s, id);
 		/* fall through */
