@@ -206,6 +206,30 @@ def test_pings_and_settings_that_are_never_read(m):
     works(m)
 
 
+def test_a_pod_that_calls_its_own_listener(m):
+    """By an address that no manifest knows: a call to 15001 must not go round in circles."""
+    client, agent = m.pods["client"], m.agents[1]
+    own = ("10.77.1.250", "fd77:1::beef")
+    client.sh("ip", "address", "add", own[0] + "/32", "dev", "eth0")
+    client.sh("ip", "address", "add", own[1] + "/128", "dev", "eth0", "nodad")
+    before = agent.descriptors()
+    try:
+        for address in own:
+            for port in (15001, 15006):
+                try:
+                    s = client.connect(address, port, 2)
+                    s.sendall(b"x")
+                    got = s.recv(1)
+                except OSError as e:
+                    got = e.errno
+                check(got == errno.ECONNRESET and agent.descriptors() < before + 5, "%s:%d is refused" % (address, port), got,
+                      agent.descriptors() - before)
+    finally:
+        client.sh("ip", "address", "flush", "dev", "eth0", "to", own[0])
+        client.sh("ip", "address", "flush", "dev", "eth0", "to", own[1])
+    works(m)
+
+
 def test_end_of_stream_with_the_request(m):
     """The peer's FIN is there before the app has accepted: the app still sees a connection and a FIN."""
     c = attacker(m)
