@@ -206,6 +206,27 @@ def test_pings_and_settings_that_are_never_read(m):
     works(m)
 
 
+def test_tunnels_of_one_peer_are_bounded(m):
+    """A peer with a certificate that keeps opening tunnels and never a stream: refused beyond a limit, with a reason."""
+    agent = m.agents[2]
+    before = agent.descriptors()
+    held, tunnels = Held(m), []
+    for _ in range(400):
+        try:
+            tunnels.append(attacker(m))
+        except OSError:
+            break
+    got = agent.descriptors() - before
+    held.still_there("during")
+    held.close()
+    works(m)
+    for t in tunnels:
+        t.close()
+    check(200 < got < 300, "bounded", "%d tunnels held" % got)
+    eventually(lambda: any("limit_tunnels" in x.get("error", "") for x in agent.access()), 3, "logged with its reason")
+    eventually(lambda: agent.descriptors() <= before + 5, 5, "descriptors back")
+
+
 def test_a_pod_that_calls_its_own_listener(m):
     """By an address that no manifest knows: a call to 15001 must not go round in circles."""
     client, agent = m.pods["client"], m.agents[1]

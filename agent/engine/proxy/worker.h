@@ -31,6 +31,7 @@ struct engine {
 	int home_netns_fd;
 	uint64_t max_conns;    /* from the descriptor limit */
 	atomic_ulong conns;    /* open over all workers */
+	atomic_ulong tunnels;  /* the same: a descriptor each */
 	struct table pods;     /* control thread: number -> struct pod_shared */
 	bool started;
 };

@@ -20,6 +20,9 @@
 #define LIMIT_RESERVED_FDS 256
 /* Unfinished inbound handshakes per pod and worker; more are closed (counter limit_handshakes). */
 #define LIMIT_HANDSHAKES 1024
+/* Inbound tunnels of one address to one pod and worker: honest peers need one per thread or thousand streams. More are
+ * closed (counter limit_tunnels). */
+#define LIMIT_TUNNELS_PER_PEER 256
 /* Deadline of an inbound TLS handshake together with SETTINGS, and of an app's accept. */
 #define LIMIT_HANDSHAKE_MS 10000
 #define LIMIT_APP_CONNECT_MS 10000
