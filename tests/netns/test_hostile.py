@@ -352,3 +352,18 @@ def test_status_in_a_request_is_no_answer(m):
     check(app.recv(5) == b"hello", "bytes flow")
     app.close()
     c.close()
+
+
+def test_a_waiting_connection_of_a_draining_pod_keeps_its_pace(m):
+    """Unlabelled while its peer's agent is away: tried again now and then, not as fast as the worker can."""
+    client, evil = m.pods["client"], m.pods["evil"]
+    s = client.connect(evil.ip, 7)
+    c = m.capture(expression="tcp port 15008 and host " + evil.ip)
+    m.enrol(client, False)
+    time.sleep(1)
+    c.stop()
+    s.close()
+    m.enrol(client, True)
+    eventually(lambda: m.agents[1].up(), 10, "enrolled again")
+    works(m)
+    check(len(c.packets()) < 100, "few tries", len(c.packets()))
