@@ -88,7 +88,7 @@ static void set_state(struct pod_entry *e, enum pod_state state, const char *fmt
 
 static bool wants(const struct workload *w)
 {
-	return w->local && w->labelled && !w->terminating;
+	return w->local && w->labelled && !w->terminated;
 }
 
 /* --- numbers --- */

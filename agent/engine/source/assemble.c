@@ -192,9 +192,9 @@ static struct workload *make_workload(struct assembly *a, const struct store *s,
 		return workload_unref(w);
 	w->host_network = cJSON_IsTrue(get(spec, "hostNetwork"));
 	w->has_sidecar = has_sidecar(r->tree);
-	w->terminating = get(get(r->tree, "metadata"), "deletionTimestamp") != NULL || !strcmp(phase, "Succeeded") ||
-			 !strcmp(phase, "Failed");
-	w->ready = is_ready(status) && !w->terminating;
+	w->terminated = !strcmp(phase, "Succeeded") || !strcmp(phase, "Failed");
+	w->deleting = get(get(r->tree, "metadata"), "deletionTimestamp") != NULL;
+	w->ready = is_ready(status) && !w->terminated && !w->deleting;
 	w->local = *w->node && !strcmp(w->node, a->cfg.node);
 	w->capacity = 1;
 	w->labelled = in_mesh(s, r);
@@ -326,7 +326,7 @@ static int from_selector(struct assembly *a, const struct store *st, struct serv
 			return -ENOMEM;
 		pub = table_get_str(&a->workloads, uid);
 		w = pub ? pub->object : NULL;
-		for (size_t i = 0; w && !w->terminating && i < w->n_addrs; i++) {
+		for (size_t i = 0; w && !w->terminated && i < w->n_addrs; i++) {
 			struct service_endpoint *e = add_endpoint(s, &w->addrs[i], w, w->ready);
 			size_t n = 0;
 
@@ -435,9 +435,9 @@ static char *workload_text(const struct workload *w)
 		at += strlen(at);
 		*at++ = ' ';
 	}
-	if (asprintf(&text, "%s|%s|%s|%s|%s|%s|%s|%s|%s|%d%d%d%d%d%d%d|%u", w->identity, w->node, w->netns_path ? w->netns_path : "",
+	if (asprintf(&text, "%s|%s|%s|%s|%s|%s|%s|%s|%s|%d%d%d%d%d%d%d%d|%u", w->identity, w->node, w->netns_path ? w->netns_path : "",
 		     w->canonical_name, w->canonical_revision, w->workload_name, w->workload_type, w->network, ips, w->protocol,
-		     w->labelled, w->ready, w->host_network, w->local, w->has_sidecar, w->terminating, w->capacity) < 0)
+		     w->labelled, w->ready, w->host_network, w->local, w->has_sidecar, w->terminated, w->deleting, w->capacity) < 0)
 		return NULL;
 	return text;
 }
