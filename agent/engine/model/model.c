@@ -51,6 +51,14 @@ static void drop_service(struct model *m, struct service *s)
 	service_unref(s);
 }
 
+/* A pod that is being deleted may have lost its address to a new one already: it does not take it from there. */
+static bool keeps(const struct model *m, const struct ip_addr *a, const struct workload *w)
+{
+	const struct workload *holder = table_get(&m->workload_by_addr, a, sizeof(*a));
+
+	return holder && w->deleting && !holder->deleting;
+}
+
 static int put_workload(struct model *m, struct workload *w)
 {
 	void *old;
@@ -62,7 +70,7 @@ static int put_workload(struct model *m, struct workload *w)
 	if (old)
 		drop_workload(m, old);
 	for (size_t i = 0; i < w->n_addrs && !w->host_network && !w->terminated && r == 0; i++)
-		r = table_put(&m->workload_by_addr, &w->addrs[i], sizeof(w->addrs[i]), w, NULL);
+		r = keeps(m, &w->addrs[i], w) ? 0 : table_put(&m->workload_by_addr, &w->addrs[i], sizeof(w->addrs[i]), w, NULL);
 	return r;
 }
 

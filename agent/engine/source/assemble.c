@@ -343,16 +343,18 @@ static int from_selector(struct assembly *a, const struct store *st, struct serv
 static struct workload *owner_of(struct assembly *a, const struct ip_addr *addr)
 {
 	struct table_iter it = {0};
+	struct workload *found = NULL;
 	struct published *p;
 
 	while ((p = table_next(&a->workloads, &it))) {
 		struct workload *w = p->object;
 
-		for (size_t i = 0; !w->host_network && i < w->n_addrs; i++)
-			if (ip_addr_equal(&w->addrs[i], addr))
-				return w;
+		/* An address that a pod has left, or is about to leave, may be another's already. */
+		for (size_t i = 0; !w->host_network && !w->terminated && i < w->n_addrs; i++)
+			if (ip_addr_equal(&w->addrs[i], addr) && (!found || found->deleting))
+				found = w;
 	}
-	return NULL;
+	return found;
 }
 
 static int add_slice(struct assembly *a, struct service *s, const cJSON *slice)
