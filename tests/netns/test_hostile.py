@@ -367,3 +367,58 @@ def test_a_waiting_connection_of_a_draining_pod_keeps_its_pace(m):
     eventually(lambda: m.agents[1].up(), 10, "enrolled again")
     works(m)
     check(len(c.packets()) < 100, "few tries", len(c.packets()))
+
+
+def stopped(pod, port):
+    """A listener of the app that accepts and never reads."""
+    listener = pod.listen(port, 512)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    return listener
+
+
+def test_who_fills_the_buffers_pays_for_it(m):
+    """One tunnel holds all that may wait for slow readers: it is cut, and neighbours with slow readers are not."""
+    client, server, agent = m.pods["client"], m.pods["server"], m.agents[2]
+    listener = stopped(server, 22)
+    slow = [(client.connect(server.ip, 22), listener.accept()[0]) for _ in range(40)]
+    c = attacker(m)
+    streams = [c.request(server.ip + ":22") for _ in range(64)]
+    check(all(c.status(s) == 200 for s in streams), "the streams are open")
+    # By hand, so that no later SETTINGS is acknowledged: every stream keeps the window it began with.
+    c.sock.settimeout(20)
+    for s in streams:
+        c.sock.sendall(b"".join(frame(0, 0, s, b"x" * 16384) for _ in range(16)))
+    time.sleep(0.5)
+    # Now each neighbour sends more than the sockets in between hold.
+    sent = []
+    for s, _ in slow:
+        s.settimeout(0.05)
+        n = 0
+        try:
+            while n < 16 << 20:
+                n += s.send(b"y" * 65536)
+        except OSError:
+            pass
+        sent.append(n)
+    time.sleep(0.5)
+    got = []
+    for (_, app), n in zip(slow, sent):
+        app.settimeout(3)
+        got.append(0)
+        try:
+            while got[-1] < n:
+                k = len(app.recv(1 << 20))
+                if not k:
+                    break
+                got[-1] += k
+        except OSError:
+            pass
+    check(got == sent, "all of the neighbours' bytes arrive", sum(a == b for a, b in zip(sent, got)),
+          [x.get("error") for x in agent.access()][-3:])
+    c.close()
+    for pair in slow:
+        for s in pair:
+            s.close()
+    listener.close()
+    eventually(lambda: any("limit_buffer" in x.get("error", "") for x in agent.access()), 3, "the budget was reached")
+    works(m)

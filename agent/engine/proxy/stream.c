@@ -100,11 +100,10 @@ void stream_data(struct conn *c, struct iovec *iov, int n)
 	}
 	if (c->app.backlog) {
 		c->window_run = 0;
-		if (local_backlog_bytes() > c->pod->w->budget) {
-			conn_end(c, WR_REASON_LIMIT_BUFFER, true);
-			return;
-		}
+		worker_enforce_budget(c->pod->w);
 		worker_check_budget(c->pod->w);
+		if (c->state == CONN_DEAD)
+			return;
 	} else {
 		grow_window(c, len);
 	}
