@@ -11,7 +11,8 @@ import certs
 import hbone
 import h2.errors
 import h2.events
-from mesh import Mesh, SANITIZER, check, eventually, scaled
+import h2.settings
+from mesh import Mesh, check, eventually, scaled
 
 FALLBACK = False
 DIAL = 3
@@ -135,7 +136,20 @@ def test_data_before_the_answer(m):
     works(m)
 
 
-def flood(m, make, limit_seconds=20, limit_bytes=48 << 20, ack=True, rcvbuf=None):
+def test_resets_of_one_app_spare_its_neighbours(m):
+    """An app that ends its connections by RST, often: neighbours in the same tunnel do not notice."""
+    held = Held(m)
+    for _ in range(scaled(3000, 1500)):
+        s = m.pods["client"].connect(m.pods["server"].ip, 7)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        s.sendall(b"x")
+        s.recv(1)
+        s.close()
+    held.still_there("after")
+    held.close()
+
+
+def flood(m, make, limit_seconds=20, limit_bytes=48 << 20):
     """Sends what make(n) gives over a tunnel whose answers are never read. Returns (bytes sent, RSS growth in KiB)."""
     agent = m.agents[2]
     pod = m.pods["plain"]
@@ -156,7 +170,7 @@ def flood(m, make, limit_seconds=20, limit_bytes=48 << 20, ack=True, rcvbuf=None
             s.sendall(data)
             sent += len(data)
             worst = max(worst, agent.rss_kib() - before)
-    except OSError as e:
+    except OSError:
         pass
     time.sleep(0.3)
     check(agent.process.running(), "the agent lives", agent.text()[-2000:])
@@ -421,4 +435,28 @@ def test_who_fills_the_buffers_pays_for_it(m):
             s.close()
     listener.close()
     eventually(lambda: any("limit_buffer" in x.get("error", "") for x in agent.access()), 3, "the budget was reached")
+    works(m)
+
+
+def test_a_server_without_room_for_streams(m):
+    """MAX_CONCURRENT_STREAMS 0: each connection waits out its deadline, and no tunnel stays behind."""
+    class Full(hbone.Server):
+        def _event(self, c, e):
+            if isinstance(e, h2.events.RemoteSettingsChanged):
+                c.update_settings({h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: 0})
+
+    client, evil, agent = m.pods["client"], m.pods["evil"], m.agents[1]
+    s = Full(evil, m.evil, m.root)
+    try:
+        for _ in range(20):
+            with client.connect(evil.ip, 7) as k:
+                k.settimeout(0.1)
+                try:
+                    k.recv(1)
+                except OSError:
+                    pass
+        check(s.connections > 5, "tunnels were tried", s.connections)
+        eventually(lambda: not any(evil.ip in str(t) for t in agent.json("tunnel", "list")), DIAL + 3, "none stays")
+    finally:
+        s.close()
     works(m)

@@ -260,8 +260,12 @@ void tunnel_detach(struct conn *c)
 	list_remove(&c->tunnel_node);
 	c->tunnel = NULL;
 	c->stream_open = false;
-	if (!--t->n_conns)
-		t->idle_since_ms = worker_now_ms(t->pod->w);
+	if (--t->n_conns)
+		return;
+	t->idle_since_ms = worker_now_ms(t->pod->w);
+	/* The server allows no stream: the next connection dials anew, this tunnel would only lie there. */
+	if (!t->server && t->state == TUNNEL_READY && !h2_max_streams(t->h2))
+		tunnel_goaway(t);
 }
 
 /* --- writing --- */
