@@ -35,6 +35,42 @@ def clear(m, capture, *pods):
     return [p for p in capture.tcp() if (p[0] in ours or p[2] in ours) and 15008 not in (p[1], p[3])]
 
 
+def test_a_pod_that_terminates_stays_in_the_mesh(m):
+    """Between its deletionTimestamp and its end a pod finishes its work: by its own address, both ways, never in clear."""
+    client, leaver, server = m.pods["client"], m.pods["leaver"], m.pods["server"]
+    vips = m.service("server", {"app": "server"}, [("echo", 80, 7)])
+    m.apply()
+
+    def answer():
+        try:
+            with client.connect(vips[0], 80, 2) as s:
+                s.sendall(b"x")
+                return s.recv(1)
+        except OSError as e:
+            return e.errno
+
+    eventually(lambda: answer() == b"x", 5, "the service is there")
+    for p in (leaver, server):
+        d = p.manifest()
+        d["metadata"].update(deletionTimestamp="2030-01-01T00:00:00Z", deletionGracePeriodSeconds=30)
+        m.write("pod-%s.yaml" % p.name, d)
+
+    try:
+        eventually(lambda: answer() == errno.ECONNRESET, 5, "no longer an endpoint of its service")
+        c = m.capture()
+        for caller, called in ((client, server), (leaver, server)):
+            with caller.connect(called.ip, 7) as s:
+                s.sendall(b"LAST-WORDS")
+                check(s.recv(100) == b"LAST-WORDS", "%s still talks to %s" % (caller.name, called.name))
+        c.stop()
+        check(len(c.tcp()) > 4 and not clear(m, c, client, leaver, server), "only by the tunnel", clear(m, c, client, leaver, server)[:3])
+        states = {x["name"]: x["state"] for a in m.agents.values() for x in a.json("pod", "list")}
+        check(states["leaver"] == states["server"] == "enrolled", "still enrolled", states)
+    finally:
+        m.services.pop("server")
+        m.apply()
+
+
 def checksum(data):
     if len(data) % 2:
         data += b"\0"

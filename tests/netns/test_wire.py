@@ -97,6 +97,12 @@ def test_refused_of_another_trust_domain(m):
     refused(m, "tls_trust_domain", "-cert", pem, "-key", pem)
 
 
+def test_refused_with_two_names(m):
+    """One name of this trust domain does not let another in (SPIFFE X509-SVID: exactly one URI)."""
+    pem = certs.issue(certs.load_ca(m.ca), ["spiffe://other.example/ns/demo/sa/client", m.pods["client"].identity], m.dir + "/two.pem")
+    refused(m, "tls_bad_certificate", "-cert", pem, "-key", pem)
+
+
 def test_refused_expired(m):
     pem = certs.issue(certs.load_ca(m.ca), m.pods["client"].identity, m.dir + "/expired.pem", start=-2 * DAY, end=-DAY)
     refused(m, "tls_certificate_expired", "-cert", pem, "-key", pem)

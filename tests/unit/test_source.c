@@ -112,7 +112,43 @@ static void pods_unknown_and_illegal(void **state)
 	assert_int_equal(to("10.0.1.9", 80).kind, ROUTE_TCP);	  /* label none wins over the namespace */
 	assert_int_equal(to("192.0.2.1", 443).kind, ROUTE_PASSTHROUGH);
 	assert_int_equal(to("10.0.2.1", 15008).reason, WR_REASON_ILLEGAL_PORT);
+	assert_int_equal(to("192.0.2.1", 15001).reason, WR_REASON_ILLEGAL_PORT); /* it may be the caller's own */
 	assert_int_equal(to("127.0.0.1", 15001).reason, WR_REASON_LOOP);
+}
+
+#define HEIR                                                                                                 \
+	"apiVersion: v1\nkind: Pod\nmetadata: {name: heir, namespace: shop, labels: {istio.io/dataplane-mode: ambient}}\n" \
+	"spec: {nodeName: n2}\nstatus: {podIP: 10.0.2.7}\n---\n"
+#define LEAVER(metadata, status)                                                                             \
+	"apiVersion: v1\nkind: Pod\nmetadata: {name: leaver, namespace: shop" metadata                       \
+	", labels: {istio.io/dataplane-mode: none}}\nspec: {nodeName: n2}\nstatus: {podIP: 10.0.2.7" status "}\n---\n"
+#define SLICED                                                                                               \
+	"apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: shop}\nspec: {clusterIP: 10.96.0.9, ports: [{port: 80}]}\n---\n" \
+	"apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\nmetadata: {name: s-1, namespace: shop, "         \
+	"labels: {kubernetes.io/service-name: s}}\nports: [{port: 80}]\nendpoints: [{addresses: [10.0.2.7]}]\n"
+
+/* The new holder of an address is in the mesh, the old one was not: no order of events makes it plaintext. */
+static void an_address_that_was_handed_on(void **state)
+{
+	static const char *const steps[] = {
+		LEAVER(", deletionTimestamp: '2030-01-01T00:00:00Z'", "") HEIR SLICED,
+		HEIR LEAVER(", deletionTimestamp: '2030-01-01T00:00:00Z'", ", conditions: [{type: Ready, status: 'False'}]") SLICED,
+		HEIR LEAVER(", deletionTimestamp: '2030-01-01T00:00:00Z'", ", phase: Succeeded") SLICED,
+		HEIR SLICED,
+	};
+
+	(void)state;
+	reload(LEAVER("", ""));
+	assert_int_equal(to("10.0.2.7", 80).kind, ROUTE_TCP);
+	for (size_t i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
+		reload(steps[i]);
+		assert_int_equal(to("10.0.2.7", 80).kind, ROUTE_HBONE);
+		assert_int_equal(to("10.96.0.9", 80).kind, ROUTE_HBONE);
+	}
+	/* Until it ends it is where it was. */
+	reload("apiVersion: v1\nkind: Pod\nmetadata: {name: heir, namespace: shop, deletionTimestamp: '2030-01-01T00:00:00Z', "
+	       "labels: {istio.io/dataplane-mode: ambient}}\nspec: {nodeName: n2}\nstatus: {podIP: 10.0.2.7}\n");
+	assert_int_equal(to("10.0.2.7", 80).kind, ROUTE_HBONE);
 }
 
 static void only_what_changed_is_published(void **state)
@@ -438,6 +474,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(services_lead_to_ready_pods, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(pods_unknown_and_illegal, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(an_address_that_was_handed_on, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(only_what_changed_is_published, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(bad_values_are_refused_and_the_last_good_stays, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(what_is_unknown_warns_or_is_ignored, set_up, tear_down),

@@ -29,7 +29,9 @@ int conn_new(struct pod *p, enum conn_kind kind, struct conn **ret)
 	if (!c)
 		return -ENOMEM;
 	c->relay = relay;
-	if (atomic_fetch_add_explicit(&e->conns, descriptors(c), memory_order_relaxed) >= e->max_conns) {
+	if (atomic_fetch_add_explicit(&e->conns, descriptors(c), memory_order_relaxed) +
+		    atomic_load_explicit(&e->tunnels, memory_order_relaxed) >=
+	    e->max_conns) {
 		atomic_fetch_sub_explicit(&e->conns, descriptors(c), memory_order_relaxed);
 		free(c);
 		return -EMFILE;

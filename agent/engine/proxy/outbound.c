@@ -66,8 +66,6 @@ void outbound_retry(struct conn *c, enum wr_reason reason)
 	c->retry_ms = c->retry_ms ? c->retry_ms * 2 : LIMIT_RETRY_FIRST_MS;
 	if (c->retry_ms > LIMIT_RETRY_MAX_MS)
 		c->retry_ms = LIMIT_RETRY_MAX_MS;
-	if (c->pod->draining)
-		left = 0;
 	loop_timer_set(c->pod->w->loop, &c->timer, c->retry_ms < left ? c->retry_ms : left);
 }
 

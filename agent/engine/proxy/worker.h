@@ -31,6 +31,7 @@ struct engine {
 	int home_netns_fd;
 	uint64_t max_conns;    /* from the descriptor limit */
 	atomic_ulong conns;    /* open over all workers */
+	atomic_ulong tunnels;  /* the same: a descriptor each */
 	struct table pods;     /* control thread: number -> struct pod_shared */
 	struct list removing;  /* control thread: pod_shared of removed pods whose end has not been reported */
 	bool started;
@@ -181,6 +182,8 @@ static inline uint64_t worker_now_ms(const struct worker *w)
 }
 /* Follows the backlog of all streams: smaller windows as the budget fills, larger again when it empties. */
 void worker_check_budget(struct worker *w);
+/* Beyond the budget the tunnel that holds most pays, by its slowest streams: not whoever happens to come last. */
+void worker_enforce_budget(struct worker *w);
 void worker_trim_soon(struct worker *w);
 /* A TCP socket in the pod's namespace, claimed for its role; -errno. `v6` chooses the family. */
 int pod_socket(struct pod *p, bool v6, enum socket_role role);

@@ -17,13 +17,14 @@ struct candidate {
 	const char *created;
 };
 
-/* Who comes first keeps an address that another claims, too: the living before those that end, the older, the
- * one whose name is first. */
+/* Who comes first keeps an address that another claims, too: the living before those that are being deleted and those that
+ * have ended, the older, the one whose name is first. */
 static int compare(const void *x, const void *y)
 {
 	const struct candidate *a = x, *b = y;
-	int r = a->workload->terminating - b->workload->terminating;
+	int r = a->workload->terminated - b->workload->terminated;
 
+	r = r ? r : a->workload->deleting - b->workload->deleting;
 	r = r ? r : strcmp(a->created, b->created);
 	return r ? r : strcmp(a->workload->uid, b->workload->uid);
 }

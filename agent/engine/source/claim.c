@@ -19,7 +19,7 @@ static int dispute(struct claims *c, const struct ip_addr *addr, const struct wo
 	void *old;
 
 	/* The address of a pod that ends may have been given away already. */
-	if (w->terminating)
+	if (w->terminated || w->deleting)
 		return 0;
 	if (asprintf(&text,
 		     "%s is claimed by pods %s/%s and %s/%s: it is the first one's, which is older or, if that is "
@@ -55,7 +55,7 @@ int claim_check(struct claims *c, struct workload *w)
 
 int claim_enter(struct claims *c, struct workload *w)
 {
-	for (size_t i = 0; !w->host_network && i < w->n_addrs; i++)
+	for (size_t i = 0; !w->host_network && !w->terminated && i < w->n_addrs; i++)
 		if (table_put(&c->by_addr, &w->addrs[i], sizeof(w->addrs[i]), w, NULL))
 			return -ENOMEM;
 	return 0;

@@ -12,7 +12,8 @@ struct claims {
 int claim_check(struct claims *c, struct workload *w);
 /* These addresses have an owner from here on; the workload stays borrowed until the round ends. 0 or -ENOMEM. */
 int claim_enter(struct claims *c, struct workload *w);
-/* Borrowed; NULL: none. hostNetwork workloads, which share the node's, are never found. */
+/* Borrowed; NULL: none. hostNetwork workloads, which share the node's, and those that
+ * have ended are never found. */
 struct workload *claim_owner(const struct claims *c, const struct ip_addr *addr);
 /* The round is over; a complete one warns of what is newly disputed. */
 void claim_end(struct claims *c, bool complete);

@@ -219,9 +219,9 @@ struct workload *assemble_workload(const struct assembly *a, const struct store 
 		return workload_unref(w);
 	w->host_network = cJSON_IsTrue(get(spec, "hostNetwork"));
 	w->has_sidecar = has_sidecar(pod->tree);
-	w->terminating = get(get(pod->tree, "metadata"), "deletionTimestamp") != NULL ||
-			 !strcmp(phase, "Succeeded") || !strcmp(phase, "Failed");
-	w->ready = is_ready(status) && !w->terminating;
+	w->terminated = !strcmp(phase, "Succeeded") || !strcmp(phase, "Failed");
+	w->deleting = get(get(pod->tree, "metadata"), "deletionTimestamp") != NULL;
+	w->ready = is_ready(status) && !w->terminated && !w->deleting;
 	w->local = *w->node && !strcmp(w->node, a->cfg.node);
 	w->capacity = 1;
 	w->labelled = labelled;

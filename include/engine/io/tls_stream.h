@@ -18,6 +18,7 @@ struct tls_stream {
 	int error;	/* first socket error, negative errno */
 	bool eof;	/* peer's FIN seen without or with close_notify */
 	bool drained;	/* the last recv was short: the socket is empty until epoll says otherwise */
+	unsigned messages_in;	/* handshake messages, those after the handshake included */
 	uint64_t bytes_in, bytes_out; /* ciphertext */
 };
 

@@ -32,7 +32,8 @@ struct workload {
 	bool host_network;
 	bool local;	    /* spec.nodeName is this node */
 	bool has_sidecar;   /* an injected istio-proxy or warren-sidecar container */
-	bool terminating;   /* deletionTimestamp set, or phase Succeeded/Failed */
+	bool terminated;    /* phase Succeeded/Failed: its address may be another pod's by now */
+	bool deleting;	    /* deletionTimestamp set: it still runs for its grace period, but no more as an endpoint */
 	uint32_t capacity;  /* weight, default 1 */
 };
 
