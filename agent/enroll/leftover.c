@@ -50,8 +50,8 @@ static int open_same(const struct capture_leftover *l, const char *path)
 	return -1;
 }
 
-/* Kept as it is until its pod is enrolled again: the model wants the pod, and nothing said so far keeps it out
- * of the namespace that it was in. */
+/* Kept as it is until its pod is enrolled again: the model wants the pod, and nothing said so far keeps it
+ * out of the namespace that it was in. */
 static bool comes_back(const struct pods *p, const struct capture_leftover *l)
 {
 	const struct enrolment *e = table_get_str(&p->by_uid, l->uid);

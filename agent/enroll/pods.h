@@ -20,7 +20,8 @@ struct pods_config {
 	struct engine *engine;
 	struct cert_store *certs;
 	unsigned drain_ms;
-	/* Addresses found in the namespace of a pod whose manifest names none; again and again, same or not. */
+	/* Addresses found in the namespace of a pod whose manifest names none; again and again, same or
+	 * not. */
 	void (*found_addresses)(void *arg, const char *uid, const struct ip_addr *addrs, size_t n);
 	/* Something changed that status or readiness shows. */
 	void (*changed)(void *arg);

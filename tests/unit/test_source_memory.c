@@ -74,8 +74,8 @@ static const char before[] =
 	"apiVersion: v1\nkind: Pod\nmetadata: {name: bare, namespace: shop}\nspec: {nodeName: n1}\n---\n"
 	"apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop}\n"
 	"spec: {clusterIP: 10.96.0.1, selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}\n";
-/* web-1 changes, web-2 goes, web-3 comes and claims web-1's address, too; the service follows, with so many ports that its text has to grow; another
- * comes, with a slice. */
+/* web-1 changes, web-2 goes, web-3 comes and claims web-1's address, too; the service follows, with so many ports that
+ * its text has to grow; another comes, with a slice. */
 static const char after[] =
 	"apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {istio.io/dataplane-mode: ambient}}\n---\n"
 	"apiVersion: v1\nkind: Pod\nmetadata: {name: web-1, namespace: shop, labels: {app: web}}\n"

@@ -22,8 +22,8 @@ static int dispute(struct claims *c, const struct ip_addr *addr, const struct wo
 	if (w->terminated || w->deleting)
 		return 0;
 	if (asprintf(&text,
-		     "%s is claimed by pods %s/%s and %s/%s: it is the first one's, which is older or, if that is "
-		     "open, first by name",
+		     "%s is claimed by pods %s/%s and %s/%s: it is the first one's, which is older or, if "
+		     "that is open, first by name",
 		     ip_addr_format(addr, ip, sizeof(ip)), owner->namespace_, owner->name, w->namespace_,
 		     w->name) < 0)
 		return -ENOMEM;

@@ -8,9 +8,11 @@ struct claims {
 	struct table disputes, now; /* text -> itself: of the last complete round, and of the one under way */
 };
 
-/* Takes the addresses that others have from a fresh workload: whoever comes first keeps them. 0 or -ENOMEM. */
+/* Takes the addresses that others have from a fresh workload: whoever comes first keeps them. 0 or
+ * -ENOMEM. */
 int claim_check(struct claims *c, struct workload *w);
-/* These addresses have an owner from here on; the workload stays borrowed until the round ends. 0 or -ENOMEM. */
+/* These addresses have an owner from here on; the workload stays borrowed until the round ends. 0 or
+ * -ENOMEM. */
 int claim_enter(struct claims *c, struct workload *w);
 /* Borrowed; NULL: none. hostNetwork workloads, which share the node's, and those that
  * have ended are never found. */
