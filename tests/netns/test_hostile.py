@@ -355,17 +355,19 @@ def test_end_of_stream_before_the_app_accepts(m):
 
 
 def test_status_in_a_request_is_no_answer(m):
-    """A second header block with :status on a stream whose app has not accepted yet."""
-    def act(c, authority):
-        stream = c.request(authority)
-        c.sock.sendall(frame(1, 4, stream, b"\x88"))
-        return stream
-
-    app, c, stream = before_the_app_accepts(m, 21, act)
-    c.send(stream, b"hello")
-    check(app.recv(5) == b"hello", "bytes flow")
-    app.close()
+    """A second header block with :status on a stream whose app has not accepted yet: a stream error, and nothing is served."""
+    server = m.pods["server"]
+    listener = server.listen(21, backlog=0)
+    c = attacker(m)
+    c.request(server.ip + ":21")
+    time.sleep(0.3)
+    stream = c.request(server.ip + ":21")
+    c.sock.sendall(frame(1, 4, stream, b"\x88"))
+    e = c.wait(h2.events.StreamReset, stream)
+    check(e and e.error_code == 1, "RST_STREAM PROTOCOL_ERROR", e)
+    listener.close()
     c.close()
+    works(m)
 
 
 def test_a_waiting_connection_of_a_draining_pod_keeps_its_pace(m):
