@@ -8,7 +8,7 @@ import socket
 import struct
 import time
 
-from mesh import Mesh, check, eventually
+from mesh import Mesh, check, eventually, run
 
 WAITS = True
 FALLBACK = False
@@ -137,6 +137,30 @@ def test_strange_syns_outbound(m):
     check(not fragments(raw), "no fragment of them on the link")
     after = m.agents[1].counters()
     check(after.get("drop_fragment", 0) > before.get("drop_fragment", 0), "fragments are counted", before, after)
+
+
+def mac(netns, device):
+    return bytes.fromhex(re.search(r"link/ether (\S+)", run("nsenter", "--net=" + netns, "ip", "link", "show", device).stdout).group(1).replace(":", ""))
+
+
+def test_frame_that_calls_itself_arp(m):
+    """A packet socket (CAP_NET_RAW is enough) says of its IPv4 frame that it is ARP. A pod without the mesh shows that it would pass."""
+    server = m.pods["server"]
+    before = m.agents[1].counters().get("drop_malformed", 0)
+    for pod, passes in ((m.pods["client"], False), (m.pods["plain"], True)):
+        c = m.capture(expression="ip")
+        ip = ip4(pod.ip, server.ip, syn(pod.ip, server.ip, 42000, 7))
+        with pod.inside():
+            s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        try:
+            s.sendto(mac(m.node_netns(pod.node), pod.veth) + mac(pod.netns, "eth0") + b"\x08\x00" + ip, ("eth0", 0x0806))
+        except OSError as e:
+            check(e.errno == errno.ENOBUFS and not passes, "refused at the pod's own interface", e)
+        s.close()
+        time.sleep(0.5)
+        c.stop()
+        check((b"\x00\x07" in syn_ports(c)) == passes, "the SYN of %s on the link: %s" % (pod.name, passes), syn_ports(c))
+    check(m.agents[1].counters().get("drop_malformed", 0) > before, "dropped and counted")
 
 
 def syn_ports(capture):
