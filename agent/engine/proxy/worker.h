@@ -59,6 +59,7 @@ struct worker {
 /* What all workers' replicas of a pod share: the descriptors, closed with the last reference. */
 struct pod_shared {
 	atomic_uint refs;
+	atomic_ulong conns;    /* descriptors of this pod's connections, over all workers */
 	atomic_uint acceptors; /* workers that still accept: the last closes the listeners */
 	struct engine *e;
 	uint32_t number;
@@ -201,7 +202,7 @@ void pod_set_workload(struct pod *p, struct workload *w);
 struct pod_shared *pod_shared_unref(struct pod_shared *s);
 
 /* conn.c */
-/* Counted against the connection limit: -EMFILE beyond it. */
+/* Counted against the connection limit and the pod's share of it: -EMFILE beyond. */
 int conn_new(struct pod *p, enum conn_kind kind, struct conn **ret);
 /* Lets go of everything but the app's descriptor, which is returned, without a log line. */
 int conn_take_fd(struct conn *c);
