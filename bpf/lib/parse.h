@@ -15,7 +15,6 @@
 #define BPF_HDR_START_NET 1
 #define MAX_EXTENSIONS 8
 
-#define TCP_FIN 0x01
 #define TCP_SYN 0x02
 #define TCP_RST 0x04
 #define TCP_ACK 0x10

@@ -28,13 +28,6 @@ bool ip_addr_is_loopback(const struct ip_addr *a)
 	return ip_addr_is_v4(a) ? a->b[12] == 127 : ip_addr_equal(a, &v6_loopback);
 }
 
-bool ip_addr_is_any(const struct ip_addr *a)
-{
-	static const uint8_t zeroes[16];
-
-	return ip_addr_is_v4(a) ? !memcmp(a->b + 12, zeroes, 4) : !memcmp(a->b, zeroes, 16);
-}
-
 int ip_addr_parse(const char *text, struct ip_addr *ret)
 {
 	struct ip_addr a;

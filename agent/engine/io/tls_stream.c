@@ -321,11 +321,6 @@ int tls_stream_write(struct tls_stream *t, const uint8_t *data, size_t len)
 	return 0;
 }
 
-size_t tls_stream_gathered(const struct tls_stream *t)
-{
-	return t->error ? 0 : gather->len + gather->stage_len;
-}
-
 int tls_stream_end(struct tls_stream *t)
 {
 	int r;

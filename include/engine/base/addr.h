@@ -25,7 +25,6 @@ struct ip_port {
 bool ip_addr_equal(const struct ip_addr *a, const struct ip_addr *b);
 bool ip_addr_is_v4(const struct ip_addr *a);
 bool ip_addr_is_loopback(const struct ip_addr *a);
-bool ip_addr_is_any(const struct ip_addr *a);
 /* Parses "10.0.0.1" or "fd00::1" (no brackets, no zone). 0, or -EINVAL with *ret untouched. */
 int ip_addr_parse(const char *text, struct ip_addr *ret);
 /* Writes the usual text form into buf (at least 46 bytes) and returns buf; IPv4 without the mapped prefix. */

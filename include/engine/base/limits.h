@@ -53,9 +53,9 @@
 #define LIMIT_RETRY_MAX_MS 250
 /* Unsent bytes in the kernel's queue of a tunnel: beyond, the apps wait instead of the queue growing. */
 #define LIMIT_NOTSENT_BYTES (512 * 1024)
-/* Source ports tried first for inbound dials: outside the usual ip_local_port_range, so the caller does not use them. */
+/* Source ports tried first for inbound dials, from here to 65535: outside the usual ip_local_port_range, so the caller does
+ * not use them. */
 #define LIMIT_SOURCE_PORT_FIRST 61000
-#define LIMIT_SOURCE_PORT_LAST 65535
 #define LIMIT_SOURCE_PORT_TRIES 8
 /* Sockets made ahead in a pod's namespace with one switch of namespaces, at most. */
 #define LIMIT_SOCKET_BATCH 16
