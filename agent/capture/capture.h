@@ -2,7 +2,7 @@
 /*
  * Capture: loads the BPF programs, attaches one instance per pod inside its network namespace, keeps the maps
  * and pins, and makes the listeners. Control thread, except capture_claim_socket (any thread). Called by
- * agent/enroll (pods), agent/main (open, claim hook) and, read-only and without an agent, by warrenctl
+ * agent/enroll (pods), agent/node.c (open, claim hook) and, read-only and without an agent, by warrenctl
  * through the pins.
  */
 #pragma once

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* YAML to cJSON by libyaml's events, with limits. Bytes come in, trees leave; called by dir.c. */
+/* YAML to cJSON by libyaml's events, with limits. Bytes come in, trees leave; called by source.c. */
 #include "yaml.h"
 
 #include <errno.h>
