@@ -84,12 +84,18 @@ static int add_range(struct options *o, const char *origin, const char *text)
 {
 	static char kept[OPTIONS_CIDRS_MAX][IP_CIDR_STRLEN]; /* the ranges live as long as the process */
 	char want[64 + IP_CIDR_STRLEN], range[IP_CIDR_STRLEN];
-	struct ip_addr a;
+	struct ip_addr a, network;
 	unsigned bits;
 
 	if (ip_cidr_parse(text, &a, &bits))
 		return value_bad(origin, text, "ranges such as 10.0.0.0/8,fd00::/8, or the word all alone");
-	ip_cidr_format(&a, bits, range, sizeof(range));
+	network = a;
+	ip_addr_mask(&network, bits);
+	ip_cidr_format(&network, bits, range, sizeof(range));
+	if (!ip_addr_equal(&a, &network)) {
+		snprintf(want, sizeof(want), "a range without host bits, perhaps %s", range);
+		return value_bad(origin, text, want);
+	}
 	if (o->n_mesh_cidrs == OPTIONS_CIDRS_MAX) {
 		snprintf(want, sizeof(want), "at most %d ranges", OPTIONS_CIDRS_MAX);
 		return value_bad(origin, text, want);
@@ -100,6 +106,8 @@ static int add_range(struct options *o, const char *origin, const char *text)
 	return 0;
 }
 
+/* An empty text, or an empty range in a list, is refused: it is what a template leaves of an unset variable,
+ * and to guess would capture everything, or leave in plaintext what was meant to be captured. */
 static int set_ranges(struct reading *r, const char *origin, const char *value)
 {
 	bool first = !r->ranges_here, every = !strcmp(value, "all");
@@ -123,7 +131,9 @@ static int set_ranges(struct reading *r, const char *origin, const char *value)
 		memcpy(piece, p, len);
 		piece[len] = 0;
 		value_trim(piece);
-		if (*piece && add_range(&r->o, origin, piece) < 0)
+		if (!*piece && *value)
+			return value_bad(origin, value, "no empty range between commas");
+		if (add_range(&r->o, origin, piece) < 0)
 			return -EINVAL;
 		p += len;
 		if (!*p)

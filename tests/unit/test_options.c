@@ -239,8 +239,10 @@ static void wrong_lines_name_file_and_line(void **state)
 		{"log = \"info\",json", "FILE:2: log: \"info\",json: expected nothing but a comment behind"},
 		{"log = \"info\"#x", "FILE:2: log: \"info\"#x: expected nothing but a comment behind"},
 		{"workers = +1", "FILE:2: workers: +1: expected a whole number, from 0 to 256"},
+		{"mesh-cidr =", "FILE:2: mesh-cidr: (empty): expected ranges"},
 		{"mesh-cidr = ::/0\nmesh-cidr = all", "FILE:3: mesh-cidr: all: expected the word all alone"},
 		{"mesh-cidr = all\nmesh-cidr = ::/0", "FILE:3: mesh-cidr: ::/0: expected the word all alone"},
+		{"mesh-cidr = ::/0\nmesh-cidr = 1.1.1.1/8", "FILE:3: mesh-cidr: 1.1.1.1/8: expected a range"},
 	};
 	struct options o;
 	char text[256];
@@ -284,6 +286,8 @@ static void wrong_environment_names_the_variable(void **state)
 	} wrong[] = {
 		{"WARREN_LOG", "foo", "WARREN_LOG: foo: expected error,"},
 		{"WARREN_LOG", "", "WARREN_LOG: (empty): expected error,"},
+		{"WARREN_MESH_CIDR", "", "WARREN_MESH_CIDR: (empty): expected ranges"},
+		{"WARREN_MESH_CIDR", "10.0.0.0/8,", "WARREN_MESH_CIDR: 10.0.0.0/8,: expected no empty range"},
 		{"WARREN_ON_AGENT_LOSS", "no", "WARREN_ON_AGENT_LOSS: no: expected closed or open"},
 		{"WARREN_READINESS_PORT", "abc", "WARREN_READINESS_PORT: abc: expected a whole number"},
 		{"WARREN_TAKEOVER", "yes", "WARREN_TAKEOVER: yes: expected true or false"},
@@ -323,6 +327,44 @@ static void ranges_are_one_source_s(void **state)
 	assert_int_equal(o.n_mesh_cidrs, OPTIONS_CIDRS_MAX);
 	assert_int_equal(PARSE(&o, NEEDED, "--mesh-cidr", many, "--mesh-cidr=fd00::/8"), -EINVAL);
 	one_line_said("--mesh-cidr: fd00::/8: expected at most 64 ranges");
+}
+
+/* An empty text is what an unset variable leaves of a template; it must not widen the capture. */
+static void wrong_ranges_are_refused(void **state)
+{
+	static const struct {
+		const char *value, *said;
+	} wrong[] = {
+		{"", "--mesh-cidr: (empty): expected ranges such as 10.0.0.0/8,fd00::/8, or the word all"},
+		{" ", "--mesh-cidr:  : expected no empty range"},
+		{",", "--mesh-cidr: ,: expected no empty range"},
+		{"10.0.0.0/8,,fd00::/8", "expected no empty range"},
+		{",10.0.0.0/8", "expected no empty range"},
+		{"10.0.0.1/8",
+		 "--mesh-cidr: 10.0.0.1/8: expected a range without host bits, perhaps 10.0.0.0/8"},
+		{"fd00::/8,fd77:1::2/32",
+		 "fd77:1::2/32: expected a range without host bits, perhaps fd77:1::/32"},
+		{"1.2.3.4/0", "perhaps 0.0.0.0/0"},
+		{"::1/0", "perhaps ::/0"},
+		{"All", "--mesh-cidr: All: expected ranges"},
+		{"all,10.0.0.0/8", "--mesh-cidr: all: expected ranges"},
+		{"10.0.0.0/+8", "expected ranges"},
+		{"10.0.0.0/ 8", "expected ranges"},
+		{"10.0.0.0/8 11.0.0.0/8", "expected ranges"},
+		{"10.0.0.0/8                                                                            "
+		 "                                                                             junk",
+		 "expected ranges"},
+		{"010.0.0.0/8", "expected ranges"},
+		{"10.0.0.0/4294967304", "expected ranges"},
+	};
+	struct options o;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
+		if (PARSE(&o, NEEDED, "--mesh-cidr", wrong[i].value) != -EINVAL)
+			fail_msg("accepted: %s", wrong[i].value);
+		one_line_said(wrong[i].said);
+	}
 }
 
 static void numbers_have_digits_units_and_bounds(void **state)
@@ -417,6 +459,7 @@ int main(void)
 		cmocka_unit_test(wrong_files_name_themselves),
 		cmocka_unit_test(wrong_environment_names_the_variable),
 		cmocka_unit_test(ranges_are_one_source_s),
+		cmocka_unit_test(wrong_ranges_are_refused),
 		cmocka_unit_test(numbers_have_digits_units_and_bounds),
 		cmocka_unit_test(arguments_are_read_strictly),
 		cmocka_unit_test(dump_shows_what_is_in_force),
