@@ -20,6 +20,38 @@ bool value_is_node(const char *v)
 	       strspn(v, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._") == strlen(v);
 }
 
+/* Goes into uids, logs and baggage, whose separators are refused with what a log would have to quote. */
+bool value_is_network(const char *v)
+{
+	for (const char *p = v; *p; p++)
+		if (*p <= ' ' || *p >= 0x7f || strchr("\"'`/\\,;=", *p))
+			return false;
+	return strlen(v) <= 128;
+}
+
+bool value_is_cluster(const char *v)
+{
+	return *v && value_is_network(v);
+}
+
+static bool is_domain(const char *v, const char *allowed)
+{
+	size_t n = strlen(v);
+
+	return n && n <= 255 && strspn(v, allowed) == n && v[0] != '.' && v[n - 1] != '.' && !strstr(v, "..");
+}
+
+/* SPIFFE-ID 2.1: peers refuse every other name in a certificate. */
+bool value_is_trust_domain(const char *v)
+{
+	return is_domain(v, "abcdefghijklmnopqrstuvwxyz0123456789.-_");
+}
+
+bool value_is_dns_domain(const char *v)
+{
+	return is_domain(v, "abcdefghijklmnopqrstuvwxyz0123456789.-");
+}
+
 bool value_is_dir(const char *v)
 {
 	return !strncmp(v, "dir:/", 5);

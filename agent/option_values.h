@@ -9,6 +9,10 @@
 enum value_type { TEXT, NUMBER, DURATION, SIZE, FLAG, RANGES };
 
 bool value_is_node(const char *v);
+bool value_is_network(const char *v);
+bool value_is_cluster(const char *v);
+bool value_is_trust_domain(const char *v);
+bool value_is_dns_domain(const char *v);
 bool value_is_dir(const char *v);
 bool value_is_path(const char *v);
 bool value_is_loss(const char *v);

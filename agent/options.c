@@ -23,6 +23,9 @@ struct reading {
 
 #define DIR_WANT "dir:/PATH with an absolute path"
 #define LOG_JSON ", with ,json behind it for JSON lines"
+#define DOMAIN_WANT(more, name)                                                                              \
+	"at most 255 lower-case letters, digits, '-'" more " and '.' between them, such as " name
+#define LABEL_WANT " 128 printable ASCII characters without blanks, quotes, slashes and , ; ="
 
 static const struct option {
 	const char *name;
@@ -44,12 +47,14 @@ static const struct option {
 	{"mesh-cidr", RANGES, AT(mesh_cidrs), "all", "CIDR[,CIDR]",
 	 .help = "pod and Service ranges to capture (may be repeated), or all; without /BITS: one address"},
 	{"trust-domain", TEXT, AT(trust_domain), "cluster.local", "NAME", "trust domain of all identities",
-	 .ok = value_is_node, .want = "a name such as cluster.local"},
-	{"cluster-id", TEXT, AT(cluster_id), "Kubernetes", "NAME",
-	 .help = "cluster name told to peers and logs"},
-	{"network", TEXT, AT(network), "", "NAME", .help = "network name of this cluster"},
+	 .ok = value_is_trust_domain, .want = DOMAIN_WANT(", '_'", "cluster.local")},
+	{"cluster-id", TEXT, AT(cluster_id), "Kubernetes", "NAME", "cluster name told to peers and logs",
+	 .ok = value_is_cluster, .want = "1 to" LABEL_WANT},
+	{"network", TEXT, AT(network), "", "NAME", "network name of this cluster", .ok = value_is_network,
+	 .want = "at most" LABEL_WANT},
 	{"cluster-domain", TEXT, AT(cluster_domain), "cluster.local", "NAME",
-	 "DNS domain of Service host names", .ok = value_is_node, .want = "a name such as cluster.local"},
+	 "DNS domain of Service host names", .ok = value_is_dns_domain,
+	 .want = DOMAIN_WANT("", "cluster.local")},
 	{"run-dir", TEXT, AT(run_dir), "/run/warren", "PATH", "sockets, lock and state, in a folder per node",
 	 .ok = value_is_path, .want = "an absolute path"},
 	{"pin-dir", TEXT, AT(pin_dir), "/sys/fs/bpf", "PATH", "BPF file system for pins", .ok = value_is_path,
@@ -148,7 +153,7 @@ static int set(struct reading *r, const struct option *o, const char *origin, co
 
 	switch (o->type) {
 	case TEXT:
-		if (o->ok && !o->ok(value))
+		if (!o->ok(value))
 			return value_bad(origin, value, o->want);
 		memcpy(field, &value, sizeof(value));
 		return 0;

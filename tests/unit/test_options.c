@@ -290,6 +290,7 @@ static void wrong_environment_names_the_variable(void **state)
 		{"WARREN_MESH_CIDR", "10.0.0.0/8,", "WARREN_MESH_CIDR: 10.0.0.0/8,: expected no empty range"},
 		{"WARREN_ON_AGENT_LOSS", "no", "WARREN_ON_AGENT_LOSS: no: expected closed or open"},
 		{"WARREN_READINESS_PORT", "abc", "WARREN_READINESS_PORT: abc: expected a whole number"},
+		{"WARREN_TRUST_DOMAIN", "UP", "WARREN_TRUST_DOMAIN: UP: expected at most 255 lower-case"},
 		{"WARREN_TAKEOVER", "yes", "WARREN_TAKEOVER: yes: expected true or false"},
 	};
 	struct options o;
@@ -365,6 +366,58 @@ static void wrong_ranges_are_refused(void **state)
 			fail_msg("accepted: %s", wrong[i].value);
 		one_line_said(wrong[i].said);
 	}
+}
+
+/* Checks what the option named `name` takes and refuses. */
+static void check_value(const char *name, const char *value, bool ok)
+{
+	struct options o;
+	char arg[512], want[64];
+
+	snprintf(arg, sizeof(arg), "--%s=%s", name, value);
+	snprintf(want, sizeof(want), "--%s: ", name);
+	if (PARSE(&o, NEEDED, arg) != (ok ? 0 : -EINVAL))
+		fail_msg("%s: %s %s", arg, ok ? "refused" : "accepted", said);
+	if (!ok)
+		one_line_said(want);
+}
+
+static void names_go_into_identities_and_logs(void **state)
+{
+	static const char *const domains[] = {"trust-domain", "cluster-domain"};
+	static const char *const names[] = {"cluster-id", "network", "node"};
+	static const char *const bad_domains[] = {
+		"",	".",	      "a.",   ".a",	  "a..b", "UPPER", "a b", "a/b", "a:1",
+		"td\n", "spiffe://a", "a%41", "\xc3\xa4", "a\tb", "a\"b",  "a,b", "*.a", "cluster.Local"};
+	static const char *const bad_names[] = {"a b",	"a\"b", "a'b",	 "a`b",	    "a/b",	"a\\b",
+						"a\nb", " a",	"a\x7f", "\x1b[1m", "\xc3\xa4", "a\tb"};
+	char text[300];
+
+	(void)state;
+	for (size_t d = 0; d < ARRAY_SIZE(domains); d++) {
+		for (size_t i = 0; i < ARRAY_SIZE(bad_domains); i++)
+			check_value(domains[d], bad_domains[i], false);
+		check_value(domains[d], "mesh-1.example.org", true);
+		check_value(domains[d], "a_b", d == 0);
+		snprintf(text, sizeof(text), "%0255d", 7);
+		check_value(domains[d], text, true);
+		snprintf(text, sizeof(text), "%0256d", 7);
+		check_value(domains[d], text, false);
+	}
+	for (size_t n = 0; n < ARRAY_SIZE(names); n++) {
+		for (size_t i = 0; i < ARRAY_SIZE(bad_names); i++)
+			check_value(names[n], bad_names[i], false);
+		check_value(names[n], "GKE_project-1_europe.west", true);
+		check_value(names[n], "", !strcmp(names[n], "network"));
+		snprintf(text, sizeof(text), "%0*d", n < 2 ? 128 : 200, 7);
+		check_value(names[n], text, true);
+		snprintf(text, sizeof(text), "%0*d", n < 2 ? 129 : 201, 7);
+		check_value(names[n], text, false);
+	}
+	/* Baggage separates its members by these and would cut the name there. */
+	check_value("cluster-id", "a,b", false);
+	check_value("cluster-id", "a;b", false);
+	check_value("cluster-id", "a=b", false);
 }
 
 static void numbers_have_digits_units_and_bounds(void **state)
@@ -460,6 +513,7 @@ int main(void)
 		cmocka_unit_test(wrong_environment_names_the_variable),
 		cmocka_unit_test(ranges_are_one_source_s),
 		cmocka_unit_test(wrong_ranges_are_refused),
+		cmocka_unit_test(names_go_into_identities_and_logs),
 		cmocka_unit_test(numbers_have_digits_units_and_bounds),
 		cmocka_unit_test(arguments_are_read_strictly),
 		cmocka_unit_test(dump_shows_what_is_in_force),
