@@ -90,6 +90,22 @@ int ip_cidr_parse(const char *text, struct ip_addr *ret, unsigned *ret_bits)
 	return 0;
 }
 
+void ip_addr_mask(struct ip_addr *a, unsigned bits)
+{
+	for (unsigned i = bits / 8; i < sizeof(a->b); i++)
+		a->b[i] &= i == bits / 8 ? (uint8_t) ~(0xff >> bits % 8) : 0;
+}
+
+const char *ip_cidr_format(const struct ip_addr *a, unsigned bits, char *buf, size_t size)
+{
+	/* A range that reaches beyond the mapped prefix holds IPv6, too, whatever its first address is. */
+	bool v4 = ip_addr_is_v4(a) && bits >= 96;
+	char ip[INET6_ADDRSTRLEN];
+
+	snprintf(buf, size, "%s/%u", ip_addr_format(a, ip, sizeof(ip)), v4 ? bits - 96 : bits);
+	return buf;
+}
+
 int ip_port_parse(const char *text, size_t len, struct ip_port *ret)
 {
 	char buf[INET6_ADDRSTRLEN];
