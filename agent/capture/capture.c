@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 
 #define DEFAULT_PIN_DIR "/sys/fs/bpf"
+#define NODE_NAME_MAX 254
 
 /* libbpf's own words go to the debug log: many are about the things we try first. */
 static int print_libbpf(enum libbpf_print_level level, const char *fmt, va_list ap)
@@ -38,18 +39,25 @@ static int print_libbpf(enum libbpf_print_level level, const char *fmt, va_list 
 	return n;
 }
 
-/* The node's name becomes a folder's. */
-static bool name_ok(const char *node)
+/* The node's name becomes a folder's, where bpffs refuses dots. A colon stands for each: no node's name has one. */
+static bool folder_name(const char *node, char ret[NODE_NAME_MAX])
 {
-	return node && *node && *node != '.' && strlen(node) < 254 && !strchr(node, '/');
+	size_t n = node ? strlen(node) : 0;
+
+	if (!n || n >= NODE_NAME_MAX || *node == '.' || strpbrk(node, "/:"))
+		return false;
+	for (size_t i = 0; i <= n; i++)
+		ret[i] = node[i] == '.' ? ':' : node[i];
+	return true;
 }
 
 static int allocate(const char *node, const char *pin_dir, struct capture **ret)
 {
+	char folder[NODE_NAME_MAX];
 	struct capture *c;
 	int n;
 
-	if (!name_ok(node))
+	if (!folder_name(node, folder))
 		return -EINVAL;
 	c = calloc(1, sizeof(*c));
 	if (!c)
@@ -58,7 +66,7 @@ static int allocate(const char *node, const char *pin_dir, struct capture **ret)
 		c->maps[i] = -1;
 	c->node = strdup(node);
 	n = snprintf(c->dir, sizeof(c->dir), "%s/" WR_PIN_ROOT "/%s/v%d", pin_dir ? pin_dir : DEFAULT_PIN_DIR,
-		     node, WR_ABI_VERSION);
+		     folder, WR_ABI_VERSION);
 	if (!c->node || n >= (int)sizeof(c->dir)) {
 		capture_close(c);
 		return c->node ? -ENAMETOOLONG : -ENOMEM;

@@ -26,7 +26,7 @@ extern const char *const map_names[MAP_MAX_];
 
 struct capture {
 	char *node;
-	char dir[512]; /* <bpffs>/warren/<node>/v<abi> */
+	char dir[512]; /* <bpffs>/warren/<node, with a colon for each dot>/v<abi> */
 	int maps[MAP_MAX_];
 	uint32_t tw_rcv_nxt; /* see struct wr_pod_constants; found at the first load */
 	bool open_on_loss, tcx, sockops, readonly, swept;

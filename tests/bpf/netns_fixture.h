@@ -275,6 +275,8 @@ static inline int fixture_new(void **state)
 	run("for n in wr-capp-%d wr-capw-%d; do ip netns del $n 2>/dev/null || :; done", id, id);
 	run("ip netns add wr-capp-%d && ip netns add wr-capw-%d", id, id);
 	run("ip -n wr-capp-%d link add eth0 type veth peer name wrcapw netns wr-capw-%d", id, id);
+	/* A link-local address would appear only when duplicate detection is over, in the middle of a test. */
+	run("ip -n wr-capp-%d link set eth0 addrgenmode none && ip -n wr-capw-%d link set wrcapw addrgenmode none", id, id);
 	run("for n in lo eth0; do ip -n wr-capp-%d link set $n up; done", id);
 	run("for n in lo wrcapw; do ip -n wr-capw-%d link set $n up; done", id);
 	run("ip -n wr-capp-%d addr add " POD4 "/24 dev eth0 && ip -n wr-capp-%d addr add " POD6

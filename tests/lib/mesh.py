@@ -491,10 +491,11 @@ class Mesh:
         return str(os.getpid()) if not tag else "%d-%s" % (os.getpid(), tag)
 
     def node_name(self, node):
-        return "wr-%s-n%d" % (self.id, node)
+        """With a dot, as clouds name their nodes."""
+        return "wr-%s-n%d.test" % (self.id, node)
 
     def node_netns(self, node):
-        return "/run/netns/" + self.node_name(node)
+        return "/run/netns/wr-%s-n%d" % (self.id, node)
 
     def _node_ns(self, node):
         return os.path.basename(self.node_netns(node))

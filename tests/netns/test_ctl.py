@@ -178,7 +178,7 @@ def test_bpf_as_text(m):
 
 
 def pinned(m, number, place):
-    base = os.path.join(BPFFS, "warren", m.agents[1].name, "v1", "pods", str(number))
+    base = os.path.join(BPFFS, "warren", m.agents[1].name.replace(".", ":"), "v1", "pods", str(number))
     return [os.path.join(base, f) for f in os.listdir(base) if f.endswith("_" + place)] if os.path.isdir(base) else []
 
 
