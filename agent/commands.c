@@ -96,6 +96,7 @@ static void status_counted(void *arg, cJSON *rows)
 	list = cJSON_AddArrayToObject(o, "alarms");
 	if (source_alarm(n->source))
 		cJSON_AddItemToArray(list, cJSON_CreateString(source_alarm(n->source)));
+	pods_alarms(n->pods, list);
 	pods = cJSON_AddObjectToObject(o, "pods");
 	cJSON_AddNumberToObject(pods, "enrolled", counts.enrolled);
 	cJSON_AddNumberToObject(pods, "pending", counts.pending);
