@@ -9,11 +9,6 @@
 #include <cjson/cJSON.h>
 #include <string.h>
 
-bool node_ready(void *arg, const char **ret_why)
-{
-	return node_is_up(arg, ret_why);
-}
-
 static cJSON *counters(void)
 {
 	cJSON *o = cJSON_CreateObject();
@@ -96,6 +91,8 @@ static void status_counted(void *arg, cJSON *rows)
 	list = cJSON_AddArrayToObject(o, "alarms");
 	if (source_alarm(n->source))
 		cJSON_AddItemToArray(list, cJSON_CreateString(source_alarm(n->source)));
+	pods_alarms(n->pods, list);
+	cJSON_AddItemToObject(o, "without", cJSON_Duplicate(n->without, true));
 	pods = cJSON_AddObjectToObject(o, "pods");
 	cJSON_AddNumberToObject(pods, "enrolled", counts.enrolled);
 	cJSON_AddNumberToObject(pods, "pending", counts.pending);
@@ -370,7 +367,6 @@ static void takeover(void *arg, struct admin_call *c)
 		return;
 	}
 	admin_reply(c, cJSON_CreateTrue());
-	log_info("agent", "a successor has taken over");
 	node_hand_over(n);
 }
 

@@ -1,33 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Wiring of the node agent: options come in; lock, CA, capture, engine, pods, source, admin and readiness
- * start in that order and stop in reverse. Control thread.
+ * Wiring of the node agent: options come in; lock, CA, admin and readiness, capture, engine, pods and
+ * source start in that order and stop in reverse. Control thread.
  */
 #include "node.h"
 #include "node_private.h"
 #include "engine/base/clock.h"
-#include "engine/base/limits.h"
 #include "engine/telemetry/accesslog.h"
 #include "privileges.h"
 #include "takeover.h"
 
-#include <fcntl.h>
-#include <signal.h>
+#include <cjson/cJSON.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/resource.h>
-#include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 
-#define TAKEOVER_LOCK_MS 15000
-
-static int fail(int error, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-
-static int fail(int error, const char *fmt, ...)
+int node_fail(int error, const char *fmt, ...)
 {
 	char text[1024];
 	va_list ap;
@@ -37,71 +28,6 @@ static int fail(int error, const char *fmt, ...)
 	va_end(ap);
 	log_error("agent", "%s", text);
 	return error;
-}
-
-/* --- run directory, lock, take-over --- */
-
-static int make_dirs(struct node *n)
-{
-	if (asprintf(&n->dir, "%s/%s", n->o.run_dir, n->o.node) < 0 ||
-	    asprintf(&n->state_dir, "%s/state", n->dir) < 0 ||
-	    asprintf(&n->socket_path, "%s/agent.sock", n->dir) < 0 ||
-	    asprintf(&n->lock_path, "%s/lock", n->dir) < 0)
-		return -ENOMEM;
-	if ((mkdir(n->o.run_dir, 0755) < 0 && errno != EEXIST) ||
-	    (mkdir(n->dir, 0700) < 0 && errno != EEXIST) ||
-	    (mkdir(n->state_dir, 0700) < 0 && errno != EEXIST))
-		return fail(-errno, "--run-dir: %s: %s", n->dir, strerror(errno));
-	if (strlen(n->socket_path) >= sizeof(((struct sockaddr_un *)0)->sun_path))
-		return fail(-ENAMETOOLONG, "--run-dir: %s is too long for a socket's path", n->socket_path);
-	return 0;
-}
-
-static long lock_holder(struct node *n)
-{
-	char text[32] = {0};
-
-	return pread(n->lock_fd, text, sizeof(text) - 1, 0) > 0 ? strtol(text, NULL, 10) : 0;
-}
-
-/* The lock is the node's: whoever holds it owns pins, socket and listeners. */
-static int take_lock(struct node *n)
-{
-	uint64_t until = clock_now_ms() + TAKEOVER_LOCK_MS;
-	char pid[32];
-	int len;
-
-	n->lock_fd = open(n->lock_path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	if (n->lock_fd < 0)
-		return fail(-errno, "%s: %s", n->lock_path, strerror(errno));
-	while (flock(n->lock_fd, LOCK_EX | LOCK_NB) < 0) {
-		if (errno != EWOULDBLOCK && errno != EINTR)
-			return fail(-errno, "%s: %s", n->lock_path, strerror(errno));
-		if (!n->o.takeover || clock_now_ms() > until)
-			return fail(
-				-EBUSY,
-				"node %s already has an agent, pid %ld; stop it, or start with --takeover",
-				n->o.node, lock_holder(n));
-		usleep(10000);
-	}
-	len = snprintf(pid, sizeof(pid), "%d\n", (int)getpid());
-	if (ftruncate(n->lock_fd, 0) < 0 || pwrite(n->lock_fd, pid, (size_t)len, 0) != len)
-		return fail(-EIO, "%s: cannot write: %s", n->lock_path, strerror(errno));
-	return 0;
-}
-
-static int inherit(struct node *n)
-{
-	int r;
-
-	if (!n->o.takeover)
-		return 0;
-	r = takeover_ask(n->socket_path, &n->inherited);
-	if (r < 0)
-		return fail(r, "--takeover: the running agent does not hand over: %s", strerror(-r));
-	n->n_inherited = (size_t)r;
-	log_info("agent", "taking over the listeners of %d pods", r);
-	return 0;
 }
 
 /* --- the parts' callbacks --- */
@@ -122,7 +48,7 @@ static void found_addresses(void *arg, const char *uid, const struct ip_addr *ad
 		(void)source_set_pod_addresses(n->source, uid, addrs, count);
 }
 
-static void notify(const char *text)
+void node_notify(const char *text)
 {
 	const char *path = getenv("NOTIFY_SOCKET");
 	struct sockaddr_un un = {.sun_family = AF_UNIX};
@@ -150,6 +76,11 @@ bool node_is_up(struct node *n, const char **ret_why)
 	return !**ret_why;
 }
 
+static bool ready(void *arg, const char **ret_why)
+{
+	return node_is_up(arg, ret_why);
+}
+
 static void pods_changed(void *arg)
 {
 	struct node *n = arg;
@@ -159,7 +90,7 @@ static void pods_changed(void *arg)
 		return;
 	n->said_up = true;
 	log_info("agent", "up: node %s, %u pods enrolled", n->o.node, pods_count(n->pods).enrolled);
-	notify("READY=1\n");
+	node_notify("READY=1\n");
 }
 
 static void offer_inherited(struct node *n)
@@ -187,6 +118,7 @@ static void model_changed(void *arg, const struct model_delta *d)
 	if (r < 0)
 		log_error("agent", "capture cannot follow the configuration: %s", strerror(-r));
 	n->source_read = true;
+	node_hint_name(n);
 	pods_apply(n->pods, d);
 	offer_inherited(n);
 	pods_changed(n);
@@ -223,7 +155,34 @@ static int start_logs(const struct options *o)
 	if (json)
 		*comma = 0;
 	r = accesslog_open(target, json);
-	return r < 0 ? fail(r, "--access-log: %s: %s", target, strerror(-r)) : 0;
+	return r < 0 ? node_fail(r, "--access-log: %s: %s", target, strerror(-r)) : 0;
+}
+
+static int bind_readiness(struct node *n)
+{
+	int fd = n->o.readiness_port ? readiness_bind((uint16_t)n->o.readiness_port, n->o.takeover) : -1;
+
+	if (n->o.readiness_port && fd < 0)
+		return node_fail(fd, "--readiness-port: %u: %s; choose one with --readiness-port, 0 for none",
+				 (unsigned)n->o.readiness_port, strerror(-fd));
+	n->readiness_fd = fd;
+	return 0;
+}
+
+static int inherit(struct node *n)
+{
+	int r = takeover_ask(n->socket_path, &n->inherited);
+
+	if (r == -ENOENT) {
+		log_info("agent", "--takeover: no agent of node %s runs in %s, starting anew", n->o.node,
+			 n->dir);
+		return 0;
+	}
+	if (r < 0)
+		return node_fail(r, "--takeover: the running agent does not hand over: %s", strerror(-r));
+	n->n_inherited = (size_t)r;
+	log_info("agent", "taking over from the running agent: the listeners of %d pods", r);
+	return 0;
 }
 
 static int start_capture(struct node *n)
@@ -239,17 +198,34 @@ static int start_capture(struct node *n)
 	_cleanup_free_ char *error = NULL;
 	int r = capture_open(&cc, &n->capture, &error);
 
-	return r < 0 ? fail(r, "%s", error ? error : strerror(-r)) : 0;
+	if (r < 0)
+		return node_fail(r, "%s", error ? error : strerror(-r));
+	n->without = capture_without(n->capture);
+	return 0;
+}
+
+static bool holds(const char *dir, const char *name)
+{
+	_cleanup_free_ char *path = NULL;
+
+	if (asprintf(&path, "%s/%s", dir, name) < 0) {
+		path = NULL;
+		return false;
+	}
+	return !access(path, F_OK);
 }
 
 static int start_ca(struct node *n)
 {
+	const char *dir = n->o.ca + 4;
 	_cleanup_free_ char *error = NULL;
-	int r = ca_open_dir(n->o.ca + 4, n->o.trust_domain, (unsigned)(n->o.cert_ttl_ms / 1000), &n->ca,
-			    &error);
+	int r;
+
+	n->ca_made = !holds(dir, "root-cert.pem");
+	r = ca_open_dir(dir, n->o.trust_domain, (unsigned)(n->o.cert_ttl_ms / 1000), &n->ca, &error);
 
 	if (r < 0)
-		return fail(r, "--ca: %s", error ? error : strerror(-r));
+		return node_fail(r, "--ca: %s", error ? error : strerror(-r));
 	return cert_store_new(n->ca, n->loop, identity_renewed, n, &n->certs);
 }
 
@@ -267,7 +243,7 @@ static int start_engine(struct node *n)
 	int r = engine_new(&ec, &n->engine);
 
 	r = r < 0 ? r : engine_start(n->engine);
-	return r < 0 ? fail(r, "cannot start the workers: %s", strerror(-r)) : 0;
+	return r < 0 ? node_fail(r, "cannot start the workers: %s", strerror(-r)) : 0;
 }
 
 static int start_pods(struct node *n)
@@ -282,7 +258,7 @@ static int start_pods(struct node *n)
 				 .arg = n};
 	int r = pods_new(&pc, &n->pods);
 
-	return r < 0 ? fail(r, "cannot read what an earlier agent left: %s", strerror(-r)) : 0;
+	return r < 0 ? node_fail(r, "cannot read what an earlier agent left: %s", strerror(-r)) : 0;
 }
 
 static int start_source(struct node *n)
@@ -299,7 +275,7 @@ static int start_source(struct node *n)
 	_cleanup_free_ char *error = NULL;
 	int r = source_open(&sc, n->loop, &n->source, &error);
 
-	return r < 0 ? fail(r, "%s", error ? error : strerror(-r)) : 0;
+	return r < 0 ? node_fail(r, "%s", error ? error : strerror(-r)) : 0;
 }
 
 static int start_doors(struct node *n)
@@ -307,92 +283,13 @@ static int start_doors(struct node *n)
 	int r = admin_new(n->loop, n->socket_path, &n->admin);
 
 	if (r < 0)
-		return fail(r, "%s: %s", n->socket_path, strerror(-r));
+		return node_fail(r, "%s: %s", n->socket_path, strerror(-r));
 	r = node_register_commands(n);
-	if (r < 0 || !n->o.readiness_port)
+	if (r < 0 || n->readiness_fd < 0)
 		return r;
-	r = readiness_new(n->loop, (uint16_t)n->o.readiness_port, node_ready, n, &n->readiness);
-	return r < 0 ? fail(r, "--readiness-port: %u: %s", (unsigned)n->o.readiness_port, strerror(-r)) : 0;
-}
-
-/* --- stop --- */
-
-static void drain_over(struct timer *t)
-{
-	struct node *n = container_of(t, struct node, drain);
-
-	loop_stop(n->loop);
-}
-
-/* Nothing is left to wait for: callers have been told, and no connection is open. */
-static void look_idle(struct timer *t)
-{
-	struct node *n = container_of(t, struct node, idle);
-
-	bool told = clock_now_ms() - n->handed_over_ms > 2 * LIMIT_GOAWAY_NOTICE_MS;
-
-	if (n->handed_over && told && !engine_open_connections(n->engine))
-		loop_stop(n->loop);
-	else
-		loop_timer_set(n->loop, &n->idle, 50);
-}
-
-void node_stop(struct node *n)
-{
-	if (n->stopping) {
-		loop_stop(n->loop);
-		return;
-	}
-	n->stopping = true;
-	log_info("agent", "stopping: accepting until a successor has taken over, at most %u ms",
-		 (unsigned)n->o.drain_ms);
-	notify("STOPPING=1\n");
-	loop_timer_set(n->loop, &n->drain, n->o.drain_ms);
-	loop_timer_set(n->loop, &n->idle, 50);
-}
-
-/* The successor has the listeners: lock, doors and new connections are its own from here. */
-void node_hand_over(struct node *n)
-{
-	n->handed_over = true;
-	n->handed_over_ms = clock_now_ms();
-	pods_retire(n->pods);
-	engine_hand_over(n->engine);
-	n->readiness = readiness_free(n->readiness);
-	close(n->lock_fd);
-	n->lock_fd = -1;
-	if (!n->stopping)
-		node_stop(n);
-}
-
-static void signals(struct watch *w, uint32_t events)
-{
-	struct node *n = container_of(w, struct node, signals);
-	struct signalfd_siginfo si;
-
-	(void)events;
-	while (read(w->fd, &si, sizeof(si)) == (ssize_t)sizeof(si)) {
-		if (si.ssi_signo == SIGHUP)
-			accesslog_reopen();
-		else
-			node_stop(n);
-	}
-}
-
-static int start_signals(struct node *n)
-{
-	sigset_t set;
-	int fd;
-
-	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGHUP);
-	sigprocmask(SIG_BLOCK, &set, NULL);
-	signal(SIGPIPE, SIG_IGN);
-	fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	n->signals.fn = signals;
-	return fd < 0 ? -errno : loop_watch_add(n->loop, &n->signals, fd, EPOLLIN);
+	r = readiness_new(n->loop, take_fd(n->readiness_fd), ready, n, &n->readiness);
+	return r < 0 ? node_fail(r, "--readiness-port: %u: %s", (unsigned)n->o.readiness_port, strerror(-r))
+		     : 0;
 }
 
 static int reduce_privileges(void)
@@ -401,9 +298,24 @@ static int reduce_privileges(void)
 	int r = privileges_reduce(&missing);
 
 	if (missing)
-		return fail(r, "not privileged enough, %s is needed: run the agent as root, or grant it",
-			    missing);
-	return r < 0 ? fail(r, "cannot give up privileges that are not needed: %s", strerror(-r)) : 0;
+		return node_fail(r, "not privileged enough, %s is needed: run the agent as root, or grant it",
+				 missing);
+	return r < 0 ? node_fail(r, "cannot give up privileges that are not needed: %s", strerror(-r)) : 0;
+}
+
+/* What others may hold, port and CA, is had before a predecessor is asked to let go: its pods would be
+ * without an agent. Without one, the lock comes first: an agent that runs is a better reason than its port.
+ */
+static int become_the_agent(struct node *n)
+{
+	int r = n->o.takeover ? 0 : node_lock(n);
+
+	r = r < 0 ? r : bind_readiness(n);
+	r = r < 0 ? r : start_ca(n);
+	if (!n->o.takeover)
+		return r;
+	r = r < 0 ? r : inherit(n);
+	return r < 0 ? r : node_lock(n);
 }
 
 int node_start(const struct options *o, struct node **ret)
@@ -414,26 +326,24 @@ int node_start(const struct options *o, struct node **ret)
 	if (!n)
 		return -ENOMEM;
 	n->o = *o;
-	n->lock_fd = n->signals.fd = -1;
-	n->drain.fn = drain_over;
-	n->idle.fn = look_idle;
+	n->lock_fd = n->pins_fd = n->readiness_fd = n->signals.fd = -1;
 	n->start_ms = clock_now_ms();
 	raise_descriptor_limit();
 	r = reduce_privileges();
 	r = r < 0 ? r : loop_new(&n->loop);
-	r = r < 0 ? r : start_signals(n);
+	r = r < 0 ? r : node_watch_signals(n);
 	r = r < 0 ? r : start_logs(o);
-	r = r < 0 ? r : make_dirs(n);
-	r = r < 0 ? r : inherit(n);
-	r = r < 0 ? r : take_lock(n);
-	r = r < 0 ? r : start_ca(n);
+	r = r < 0 ? r : node_make_dirs(n);
+	r = r < 0 ? r : become_the_agent(n);
+	r = r < 0 ? r : start_doors(n);
 	r = r < 0 ? r : start_capture(n);
 	n->model = model_new();
 	r = r < 0 ? r : n->model ? 0 : -ENOMEM;
 	r = r < 0 ? r : start_engine(n);
 	r = r < 0 ? r : start_pods(n);
+	if (r == 0)
+		node_say_start(n);
 	r = r < 0 ? r : start_source(n);
-	r = r < 0 ? r : start_doors(n);
 	if (r < 0) {
 		node_free(n);
 		return r;
@@ -444,7 +354,10 @@ int node_start(const struct options *o, struct node **ret)
 
 int node_run(struct node *n)
 {
-	return loop_run(n->loop);
+	int r = loop_run(n->loop);
+
+	node_say_left(n);
+	return r;
 }
 
 struct node *node_free(struct node *n)
@@ -469,12 +382,15 @@ struct node *node_free(struct node *n)
 	if (n->signals.fd >= 0)
 		close(n->signals.fd);
 	loop_free(n->loop);
-	if (n->lock_fd >= 0)
-		close(n->lock_fd);
+	if (n->readiness_fd >= 0)
+		close(n->readiness_fd);
+	node_unlock(n);
 	for (size_t i = 0; i < n->n_inherited; i++)
 		for (int k = 0; k < 3; k++)
 			close(n->inherited[i].fds[k]);
 	free(n->inherited);
+	cJSON_Delete(n->without);
+	free(n->pins);
 	free(n->dir);
 	free(n->state_dir);
 	free(n->socket_path);

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What node.c (life) and commands.c (what warrenctl asks) share. */
+/*
+ * What the files of agent/ share: node.c (life), lock.c (who may be this node's agent), shutdown.c (its end),
+ * hints.c (what the log tells people) and commands.c (what warrenctl asks). Everything here belongs to the
+ * control thread.
+ */
 #pragma once
 #include "agent/capture/capture.h"
 #include "agent/enroll/pods.h"
@@ -29,18 +33,56 @@ struct node {
 	struct readiness *readiness;
 	struct takeover_pod *inherited;
 	size_t n_inherited;
+	struct cJSON *without; /* capture_without at the start */
 	char *dir, *state_dir, *socket_path, *lock_path;
-	int lock_fd;
+	char *pins; /* the node's folder of pins */
+	int lock_fd, pins_fd, readiness_fd;
 	struct watch signals;
 	struct timer drain, idle;
 	uint64_t start_ms;
 	bool source_read, said_up, stopping, handed_over;
+	bool ca_made;	  /* by this start: the folder held no root */
+	bool name_judged; /* --node is some pod's, or was warned of */
 	uint64_t handed_over_ms;
 };
 
-/* True when all wanted pods are enrolled; else *ret_why says what is missing. */
+/* --- node.c --- */
+/* Prints one line and returns `error`. */
+int node_fail(int error, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* sd_notify(3): `text` goes to whom NOTIFY_SOCKET names, if anybody. */
+void node_notify(const char *text);
+/*
+ * Up: the source has been read, and every wanted pod is enrolled or refused. `status` exits 0, /healthz/ready
+ * answers 200 and READY=1 is sent by this and nothing else. A refused pod does not hold it up: one tenant's
+ * mistake in a manifest must not have systemd or the kubelet end the agent of everybody's pods, nor stop a
+ * roll-out. Whom an operator must help (pods_alarms) stands in `status` as an alarm. Else *ret_why (borrowed)
+ * says what is missing.
+ */
 bool node_is_up(struct node *n, const char **ret_why);
-bool node_ready(void *arg, const char **ret_why);
-void node_stop(struct node *n);
+
+/* --- lock.c; each prints what is wrong and returns -errno --- */
+/* The run directory's folders and paths. */
+int node_make_dirs(struct node *n);
+/* Both locks; waits for a predecessor with --takeover only. -EBUSY: another agent of this node runs. */
+int node_lock(struct node *n);
+/* Lets go of what it has of them. */
+void node_unlock(struct node *n);
+
+/* --- shutdown.c --- */
+/* SIGTERM and SIGINT stop the loop as soon as nothing is left to wait for, SIGHUP reopens the access log. 0
+ * or -errno. */
+int node_watch_signals(struct node *n);
+/* The successor has the listeners: lock, doors and new connections are its own from here. */
 void node_hand_over(struct node *n);
+
+/* --- hints.c --- */
+/* One line: who this is and with what it starts. */
+void node_say_start(const struct node *n);
+/* Warns once when pods name other nodes and none names this one. */
+void node_hint_name(struct node *n);
+/* At the end: warns of the pods that stay captured, and says how they get out. */
+void node_say_left(const struct node *n);
+
+/* --- commands.c --- */
+/* 0 or -ENOMEM. */
 int node_register_commands(struct node *n);

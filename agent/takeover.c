@@ -78,7 +78,7 @@ int takeover_ask(const char *socket_path, struct takeover_pod **ret)
 		return -ENAMETOOLONG;
 	memcpy(un.sun_path, socket_path, strlen(socket_path) + 1);
 	if (connect(fd, (struct sockaddr *)&un, sizeof(un)) < 0)
-		return errno == ENOENT || errno == ECONNREFUSED ? 0 : -errno;
+		return errno == ECONNREFUSED ? -ENOENT : -errno;
 	if (write(fd, request, sizeof(request) - 1) != (ssize_t)sizeof(request) - 1)
 		return -EIO;
 	for (;;) {

@@ -8,8 +8,8 @@ struct takeover_pod {
 	int fds[3];
 };
 
-/* Successor: asks the agent at socket_path for its listeners. The number of pods (array to be freed), 0 when
- * nobody answers there, or -errno. */
+/* Successor: asks the agent at socket_path for its listeners. The number of pods (array to be freed), -ENOENT
+ * when nobody listens there, or -errno. */
 int takeover_ask(const char *socket_path, struct takeover_pod **ret);
 /* Predecessor: sends one pod's listeners on a connected socket; the end mark is a NULL uid. 0 or -errno. */
 int takeover_send(int fd, const char *uid, const int fds[3]);

@@ -32,6 +32,10 @@ struct capture_config {
 /* Probes, mounts or checks bpffs, opens or adopts the pinned maps, attaches sockops at the cgroup v2 root. On
  * failure *ret_error (malloc'd) names what is missing and the command that would fix it. */
 int capture_open(const struct capture_config *cfg, struct capture **ret, char **ret_error);
+/* The node's own folder of pins, above that of each ABI version: made when it is missing, bpffs checked or
+ * mounted, nothing else touched. Only one agent may write below it; *ret_path (malloc'd) is what they lock.
+ * 0, or -errno with *ret_error (malloc'd). */
+int capture_pin_folder(const char *node, const char *pin_dir, char **ret_path, char **ret_error);
 /* The same node's pins for reading and for capture_pod_detach, without an agent: changes nothing, attaches
  * nothing. pin_dir NULL: the default. -ENOENT: no agent of that node ever ran since boot. */
 int capture_open_readonly(const char *node, const char *pin_dir, struct capture **ret, char **ret_error);
@@ -83,5 +87,7 @@ int capture_claim_socket(void *arg, int fd, enum socket_role role);
 
 /* What is wanted, attached, in the maps; counters by pod and reason; the kernel features found. */
 struct cJSON *capture_dump(struct capture *c);
+/* The optional features that this capture does without, and why: [{"name","why"}]. */
+struct cJSON *capture_without(const struct capture *c);
 /* The probe report; also callable without an open capture (c NULL). */
 struct cJSON *capture_probe(const char *assume_missing);

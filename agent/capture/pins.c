@@ -61,6 +61,24 @@ int pins_make_dir(const char *path)
 	}
 }
 
+int capture_pin_folder(const char *node, const char *pin_dir, char **ret_path, char **ret_error)
+{
+	_cleanup_free_ char *path = NULL;
+	int r = pins_check_bpffs(pin_dir, ret_error);
+
+	if (r < 0)
+		return r;
+	if (asprintf(&path, "%s/" WR_PIN_ROOT "/%s", pin_dir, node) < 0) {
+		path = NULL;
+		return -ENOMEM;
+	}
+	r = pins_make_dir(path);
+	if (r < 0)
+		return capture_fail(ret_error, r, "cannot make %s: %s", path, strerror(-r));
+	*ret_path = take_ptr(path);
+	return 0;
+}
+
 int pins_open_maps(struct capture *c, char **ret_error)
 {
 	for (int i = 0; i < MAP_MAX_; i++) {

@@ -156,3 +156,32 @@ struct cJSON *capture_probe(const char *assume_missing)
 	}
 	return list;
 }
+
+/* What the kernel has may still have been refused to us: what capture uses counts. */
+static const char *lacks(const struct capture *c, const struct feature *f)
+{
+	if (probe_assumed_missing(c->assume_missing, f->name))
+		return "assumed missing";
+	if (!f->fn())
+		return "missing";
+	if ((f->fn == has_sockops && !c->sockops) || (f->fn == link_tcx_supported && !c->tcx))
+		return "refused";
+	return NULL;
+}
+
+struct cJSON *capture_without(const struct capture *c)
+{
+	cJSON *list = cJSON_CreateArray();
+
+	for (size_t i = 0; list && i < ARRAY_SIZE(features); i++) {
+		const char *why = features[i].required ? NULL : lacks(c, &features[i]);
+		cJSON *o = why ? cJSON_CreateObject() : NULL;
+
+		if (!o)
+			continue;
+		cJSON_AddStringToObject(o, "name", features[i].name);
+		cJSON_AddStringToObject(o, "why", why);
+		cJSON_AddItemToArray(list, o);
+	}
+	return list;
+}

@@ -17,6 +17,8 @@
 
 #define RETRY_FIRST_MS 100
 #define RETRY_MAX_MS 2000
+/* A listener's port that is still taken at the attempt after this interval is a foreign socket's. */
+#define FOREIGN_AFTER_MS 400
 /* Between "new connections bypass" and closing the listeners: handshakes under way are finished first. */
 #define SETTLE_MS 100
 #define ADDRESSES_MAX 16
@@ -190,8 +192,10 @@ static bool claim_number(struct enrolment *e)
 
 static void attempt_failed(struct enrolment *e, int r, const char *error)
 {
-	set_state(e, r == -EADDRINUSE && !e->removals ? POD_REFUSED : POD_PENDING, "%s",
-		  error ? error : strerror(-r));
+	/* A killed predecessor's sockets may outlive its lock for a moment: foreign is what stays. */
+	bool foreign = r == -EADDRINUSE && !e->removals && e->retry_ms >= FOREIGN_AFTER_MS;
+
+	set_state(e, foreign ? POD_REFUSED : POD_PENDING, "%s", error ? error : strerror(-r));
 	if (!e->removals)
 		drop_number(e);
 	retry_later(e);

@@ -34,6 +34,11 @@ const char *objection_manifest(const struct workload *w)
 	return NULL;
 }
 
+bool objection_by_design(const struct workload *w)
+{
+	return w->host_network || w->has_sidecar;
+}
+
 const char *objection_namespace(const struct enrolment *e, const struct stat *st, char *buf, size_t size)
 {
 	const char *other;

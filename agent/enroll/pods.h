@@ -46,7 +46,14 @@ void pods_retire(struct pods *p);
 void pods_set_identity(struct pods *p, struct tls_identity *id);
 struct pods_counts pods_count(const struct pods *p);
 struct cJSON *pods_dump(const struct pods *p);
-/* Names of pods that are still pending, for readiness; static buffer. "" when none is. */
+/* Appends to an array of strings a line for each pod that is refused by a mistake that somebody must put
+ * right: no annotation, a namespace that is another's, a foreign socket. Not for hostNetwork and injected
+ * sidecars, which stay out by design, nor for what was released by hand. */
+void pods_alarms(const struct pods *p, struct cJSON *list);
+/* Pods that capture holds closed if the agent ends now: enrolled, or left over and not back yet. */
+unsigned pods_held(const struct pods *p);
+/* Names of pods that are still pending, for readiness; static buffer. "" when none is. A refused pod is not.
+ */
 const char *pods_pending(const struct pods *p);
 /* Takes a pod ("ns/name", name, uid, or NULL for all) out of capture at once and keeps it out until
  * pods_readmit. How many. */

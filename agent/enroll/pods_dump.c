@@ -8,6 +8,9 @@
 #include <cjson/cJSON.h>
 #include <stdio.h>
 
+/* Lines in `status`; the rest is counted. */
+#define ALARMS_MAX 20
+
 struct pods_counts pods_count(const struct pods *p)
 {
 	struct pods_counts c = {0};
@@ -35,6 +38,33 @@ const char *pods_pending(const struct pods *p)
 		if (e->state == POD_PENDING || (e->state == POD_DRAINING && e->wanted))
 			n += (size_t)snprintf(text + n, 100, "%s%.60s", n ? ", " : "", e->workload->name);
 	return text;
+}
+
+void pods_alarms(const struct pods *p, struct cJSON *list)
+{
+	struct table_iter it = {0};
+	struct enrolment *e;
+	unsigned n = 0;
+	char text[700];
+
+	while ((e = table_next(&p->by_uid, &it))) {
+		if (e->state != POD_REFUSED || e->released || objection_by_design(e->workload))
+			continue;
+		if (n++ >= ALARMS_MAX)
+			continue;
+		snprintf(text, sizeof(text), "pod %s/%s refused: %s", e->workload->namespace_,
+			 e->workload->name, e->reason ? e->reason : "?");
+		cJSON_AddItemToArray(list, cJSON_CreateString(text));
+	}
+	if (n <= ALARMS_MAX)
+		return;
+	snprintf(text, sizeof(text), "%u more pods refused: warrenctl pod list", n - ALARMS_MAX);
+	cJSON_AddItemToArray(list, cJSON_CreateString(text));
+}
+
+unsigned pods_held(const struct pods *p)
+{
+	return pods_count(p).enrolled + (unsigned)p->n_left;
 }
 
 struct cJSON *pods_dump(const struct pods *p)

@@ -61,6 +61,8 @@ void enrolment_readmit(struct enrolment *e);
 /* --- objection.c: what keeps a pod out; NULL: nothing --- */
 /* What in its manifest. */
 const char *objection_manifest(const struct workload *w);
+/* Whether what keeps it out is how the pod is meant to be: nobody has made a mistake. */
+bool objection_by_design(const struct workload *w);
 /* What in the namespace st, which may be another later; buf may hold the answer. */
 const char *objection_namespace(const struct enrolment *e, const struct stat *st, char *buf, size_t size);
 

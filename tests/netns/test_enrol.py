@@ -292,13 +292,21 @@ def test_address_of_two_pods(m):
     m.write_pod(server)
 
 
-def refusal(m, name, words, manifest):
+def alarms(m, name):
+    r = m.agents[1].ctl("status", check_rc=False)
+    check(r.returncode == 0, "a refused pod does not keep the node from being up", r.stdout)
+    return [x for x in r.stdout.splitlines() if x.startswith("ALARM: pod demo/%s refused" % name)]
+
+
+def refusal(m, name, words, manifest, by_design=False):
     m.write("pod-%s.yaml" % name, manifest)
     try:
         got = eventually(lambda: states(m.agents[1]).get(name), 5, "%s is listed with its refusal" % name)
         text = json.dumps(got) + m.agents[1].text()
         check(got.get("state", got.get("status")) != "enrolled", "refused", got)
         check(any(w in json.dumps(got).lower() for w in words), "the reason names it (%s)" % ", ".join(words), text[-600:])
+        eventually(lambda: states(m.agents[1])[name]["state"] == "refused", 5, "refused for good")
+        check(len(alarms(m, name)) == (not by_design), "an alarm if somebody must help", alarms(m, name))
     finally:
         m.remove_manifest("pod-%s.yaml" % name)
         eventually(lambda: name not in states(m.agents[1]), 5, "forgotten")
@@ -308,7 +316,7 @@ def test_refused_host_network(m):
     p = m.pod("hostnet", 1)
     d = p.manifest()
     d["spec"]["hostNetwork"] = True
-    refusal(m, "hostnet", ["hostnetwork", "host network"], d)
+    refusal(m, "hostnet", ["hostnetwork", "host network"], d, by_design=True)
 
 
 def test_refused_node_namespace(m):
@@ -316,6 +324,24 @@ def test_refused_node_namespace(m):
     d = p.manifest()
     d["metadata"]["annotations"]["warren.dev/netns"] = m.node_netns(1)
     refusal(m, "onnode", ["node", "agent"], d)
+
+
+def test_refused_without_a_namespace(m):
+    """Nobody serves it: this node's pods reach it at once, as one without a label, and not by a tunnel in vain."""
+    p = m.pod("nowhere", 1)
+    d = p.manifest()
+    del d["metadata"]["annotations"]["warren.dev/netns"]
+    p.serve("echo:7")
+    refusal(m, "nowhere", ["annotation"], d)
+    m.write("pod-nowhere.yaml", d)
+    eventually(lambda: states(m.agents[1]).get("nowhere"), 5, "known")
+    r = m.pods["client"].traffic("ping", p.ip, 7, 3, 8)
+    check(r["ok"] and r["seconds"] < 1, "reached", r)
+    m.write_pod(p)
+    eventually(lambda: is_enrolled(m.agents[1], "nowhere"), 5, "put right: enrolled")
+    check(not alarms(m, "nowhere"), "and the alarm is over", alarms(m, "nowhere"))
+    check(m.pods["client"].traffic("ping", p.ip, 7, 3, 8)["ok"], "meshed")
+    m.remove_manifest("pod-nowhere.yaml")
 
 
 def test_refused_shared_namespace(m):
@@ -330,7 +356,7 @@ def test_refused_injected_sidecar(m):
     d = p.manifest()
     d["metadata"]["annotations"]["sidecar.istio.io/status"] = "{}"
     d["spec"]["containers"].append({"name": "istio-proxy"})
-    refusal(m, "sidecar", ["sidecar"], d)
+    refusal(m, "sidecar", ["sidecar"], d, by_design=True)
 
 
 def test_refused_foreign_socket(m):

@@ -2,11 +2,13 @@
 """The agent and its command line as an operator meets them: start, readiness, manifests good and bad, the CA's folder."""
 import json
 import os
+import socket
+import stat
 import subprocess
 import time
 
 import certs
-from mesh import BUILD, LABEL, Mesh, check, eventually, run
+from mesh import BUILD, LABEL, Mesh, Process, check, eventually, run
 
 FALLBACK = False
 
@@ -179,3 +181,112 @@ def test_two_pods_one_label_each_way(m):
     c.stop()
     check([x for x in c.tcp() if x[2] == p.ip and x[3] == 11], "seen on the link")
     m.enrol(p, None)
+
+
+class Solo:
+    """An agent of a node of its own beside agent 1, without pods: what it says and does by itself."""
+
+    def __init__(self, m, name):
+        self.m, self.name, self.dir = m, "wr-%s-%s" % (m.id, name), os.path.join(m.dir, name)
+        self.source = os.path.join(self.dir, "manifests")
+
+    def arguments(self, *options):
+        return [os.path.join(BUILD, "warren-agent"), "--node=" + self.name, "--source=dir:" + self.source,
+                "--ca=dir:" + os.path.join(self.dir, "etc", "ca"), "--run-dir=" + os.path.join(self.dir, "var", "run"),
+                "--access-log=off", "--drain=20s", "--readiness-port=0", *options]
+
+    def start(self, *options, env=None):
+        return Process(self.m, self.name, self.arguments(*options), netns=self.m.node_netns(1), env=env)
+
+    def status(self):
+        return run(os.path.join(BUILD, "warrenctl"), "--run-dir=" + os.path.join(self.dir, "var", "run"), "--node=" + self.name, "status",
+                   check_rc=False)
+
+    def up(self):
+        return self.status().returncode == 0
+
+    def manifest(self, node):
+        os.makedirs(self.source, exist_ok=True)
+        with open(os.path.join(self.source, "pod.yaml"), "w") as f:
+            json.dump({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "shop"}, "spec": {"nodeName": node}}, f)
+
+
+def mode(path):
+    return stat.S_IMODE(os.stat(path).st_mode)
+
+
+def test_start_says_what_it_has(m):
+    """Folders come with their parents; one line says who this is, with what and without what."""
+    a = Solo(m, "line")
+    a.manifest(a.name)
+    p = a.start("--assume-missing=tcx,sockops", "--mesh-cidr=10.0.0.0/8")
+    eventually(a.up, 10, "up")
+    line = next(x for x in p.output().splitlines() if "warren 0" in x)
+    for words in ("node " + a.name, "source dir:" + a.source, "made now", "captures 10.0.0.0/8", "workers: ", "no readiness port",
+                  "tcx (assumed missing), sockops (assumed missing)"):
+        check(words in line, "the line says %s" % words, line)
+    check("without: tcx, sockops\n" in a.status().stdout, "and status what is missing", a.status().stdout)
+    modes = [oct(mode(os.path.join(a.dir, d))) for d in ("etc", "etc/ca", "var", "var/run", "var/run/" + a.name)]
+    check(modes == ["0o755", "0o700", "0o755", "0o755", "0o700"], "folders' modes", modes)
+    start = time.monotonic()
+    check(p.end() == 0 and time.monotonic() - start < 2, "with nothing to wait for it ends at once", time.monotonic() - start)
+    check("no pod and no connection to wait for" in p.output() and "stay captured" not in p.output(), "and says so", p.output())
+    p = a.start()
+    eventually(a.up, 10, "up again")
+    check("found there" in p.output() and "captures every address" in p.output(), "the CA's root is the old one", p.output())
+    p.end()
+
+
+def test_wrong_node_name_is_noticed(m):
+    a = Solo(m, "typo")
+    a.manifest("typing-error")
+    p = a.start()
+    eventually(a.up, 10, "up all the same")
+    words = "none of the 1 pods in dir:%s has spec.nodeName %s (seen: typing-error)" % (a.source, a.name)
+    check(words in p.output(), "warned", p.output())
+    a.manifest("another-error")
+    time.sleep(0.5)
+    check(p.output().count("has spec.nodeName") == 1, "once", p.output())
+    p.end()
+
+
+def test_state_is_its_sources(m):
+    """Another --source does not get the old one's pods; one that is not there yet is waited for."""
+    a = Solo(m, "moved")
+    a.manifest(a.name)
+    p = a.start()
+    eventually(lambda: "1 applied" in a.status().stdout, 10, "applied")
+    p.end()
+    first, a.source = a.source, os.path.join(a.dir, "later")
+    p = a.start()
+    p.wait_for("no configuration yet, waiting for " + a.source)
+    time.sleep(0.3)
+    check(not a.up() and " applied" not in a.status().stdout and "last configuration" not in p.output(), "nothing of the old one", p.output())
+    os.makedirs(a.source)
+    eventually(a.up, 5, "an empty folder is a configuration")
+    check("empty all at once" not in p.output(), "and no alarm", p.output())
+    p.end()
+    a.source = first
+    p = a.start()
+    eventually(lambda: "1 applied" in a.status().stdout, 10, "the old one again")
+    p.end()
+
+
+def test_taken_port_ends_before_anything_began(m):
+    """Agent 1 has 15021 in this namespace: advice, and neither READY nor a pod."""
+    a = Solo(m, "port")
+    a.manifest(a.name)
+    os.makedirs(a.dir, exist_ok=True)
+    path = os.path.join(a.dir, "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.bind(path)
+        s.setblocking(False)
+        p = a.start("--readiness-port=15021", env={"NOTIFY_SOCKET": path})
+        eventually(lambda: not p.running(), 10, "ends")
+        check(p.popen.returncode == 1, "exit 1", p.popen.returncode)
+        check("--readiness-port: 15021: Address already in use; choose one with --readiness-port, 0 for none" in p.output(), "advice", p.output())
+        try:
+            got = s.recv(100)
+        except BlockingIOError:
+            got = b""
+    check(not got and "up: " not in p.output(), "never up", got, p.output())

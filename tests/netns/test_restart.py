@@ -138,11 +138,16 @@ def test_successor_loses_no_connection(m):
             eventually(lambda: not old.running(), 20, "the old agent of node %d ends" % node)
             eventually(agent.up, 15, "the successor is up")
             check(successor.running(), "the successor runs", successor.output()[-1000:])
+            r = run("nsenter", "--net=" + m.node_netns(node), "curl", "-s", "-m", "3", "http://127.0.0.1:15021/healthz/ready", check_rc=False)
+            check(r.stdout == "ready\n", "and answers on the readiness port", r)
             time.sleep(0.5)
             new.signal(signal.SIGTERM)
             r = new.result(40)
             # Those still open when the old agent's drain ended may be reset; an exchange here takes milliseconds.
             check(r["failed"] == 0 and r["done"] > 50, "no new connection lost on node %d" % node, r)
+            text = old.output()
+            check("a successor has taken over: finishing" in text and "until a successor" not in text and "stay captured" not in text,
+                  "the old one says what it waits for", text[-600:])
             held.close()
     exchange(m)
 
@@ -151,6 +156,27 @@ def test_second_agent_refuses(m):
     agent = m.agents[1]
     r = run("nsenter", "--net=" + m.node_netns(1), *agent.arguments(), check_rc=False, timeout=20)
     check(r.returncode not in (0, -9) and str(agent.pid) in r.stderr + r.stdout, "a second agent without --takeover names the pid", r)
+    exchange(m)
+
+
+def test_another_run_dir_is_no_other_node(m):
+    """The pins are the node's: who has them is named, with its run directory, and goes on serving."""
+    agent = m.agents[1]
+    for extra in ([], ["--takeover"]):
+        start = time.monotonic()
+        args = agent.arguments() + ["--run-dir=" + m.dir + "/elsewhere", "--readiness-port=0"] + extra
+        r = run("nsenter", "--net=" + m.node_netns(1), *args, check_rc=False, timeout=20)
+        words = "another warren-agent of node %s runs (pid %d, run dir %s)" % (agent.name, agent.pid, m.run_dir)
+        check(r.returncode == 1 and words in r.stderr and time.monotonic() - start < 5, "refused, with the reason", r)
+        check(("no agent of node" in r.stderr) == bool(extra), "--takeover says that nobody is there", r.stderr)
+    exchange(m)
+
+
+def test_takeover_of_nobody(m):
+    agent = m.agents[1]
+    agent.kill()
+    agent.start(extra=["--takeover"])
+    check("--takeover: no agent of node %s runs in %s/%s, starting anew" % (agent.name, m.run_dir, agent.name) in agent.text(), "said", agent.text()[-800:])
     exchange(m)
 
 
@@ -163,6 +189,7 @@ def test_sigterm_without_successor(m):
     agent.process.signal(signal.SIGTERM)
     time.sleep(0.5)
     check(client.traffic("ping", m.pods["server"].ip, 7, 3, 8)["ok"], "still accepts while it waits for a successor")
+    check("stopping: serving 1 pods (1 connections) until a successor takes over" in agent.text(), "and says so", agent.text()[-500:])
     eventually(lambda: not agent.process.running(), 15, "ends after the drain")
     check(agent.process.popen.returncode in (0, -15), "ends well", agent.process.popen.returncode)
     s.settimeout(5)
@@ -171,6 +198,8 @@ def test_sigterm_without_successor(m):
     except OSError as e:
         got = e.errno
     check(got == errno.ECONNRESET, "open one: reset", got)
+    words = "1 pods stay captured and closed until an agent is back; 'warrenctl --node=%s --run-dir=%s pod release --all' lets them out" % (agent.name, m.run_dir)
+    check(words in agent.text().splitlines()[-1], "the last word is what stays", agent.text()[-500:])
     agent.start()
     exchange(m)
 

@@ -17,9 +17,8 @@
 #include <sys/un.h>
 #include <cmocka.h>
 
-#define PORT 15921
-
 static char path[64];
+static uint16_t port;
 static struct loop *loop;
 static struct admin *admin;
 static struct readiness *readiness;
@@ -71,12 +70,23 @@ static void *run(void *arg)
 	return arg;
 }
 
+/* Several runs on one machine must not meet. */
+static int bind_some_port(void)
+{
+	int fd = -1;
+
+	port = (uint16_t)(16000 + getpid() % 8000);
+	for (int i = 0; i < 100 && fd < 0; i++)
+		fd = readiness_bind(++port, false);
+	return fd;
+}
+
 static int start(void **state)
 {
 	(void)state;
 	snprintf(path, sizeof(path), "/tmp/wr-admin-%d.sock", (int)getpid());
 	if (loop_new(&loop) || admin_new(loop, path, &admin) ||
-	    readiness_new(loop, PORT, ready, NULL, &readiness))
+	    readiness_new(loop, bind_some_port(), ready, NULL, &readiness))
 		return -1;
 	if (admin_register(admin, "echo", echo, NULL) || admin_register(admin, "refuse", refuse, NULL) ||
 	    admin_register(admin, "slow", slow, NULL))
@@ -109,7 +119,7 @@ static int dial_admin(void)
 static int dial_readiness(void)
 {
 	struct sockaddr_in in = {
-		.sin_family = AF_INET, .sin_port = htons(PORT), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+		.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	assert_int_equal(connect(fd, (struct sockaddr *)&in, sizeof(in)), 0);
@@ -236,6 +246,23 @@ static void silent_clients_do_not_block(void **state)
 		close(fds[i]);
 }
 
+/* Another node's agent is told that the port is taken; a successor gets it beside us, and no request before
+ * it serves. */
+static void port_is_shared_with_a_successor_alone(void **state)
+{
+	int beside;
+
+	(void)state;
+	assert_int_equal(readiness_bind(port, false), -EADDRINUSE);
+	beside = readiness_bind(port, true);
+	assert_true(beside >= 0);
+	for (int i = 0; i < 20; i++)
+		assert_non_null(
+			strstr(exchange(dial_readiness(), "GET /healthz/ready HTTP/1.1\r\nHost: x\r\n\r\n"),
+			       "HTTP/1.1"));
+	close(beside);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -247,6 +274,7 @@ int main(void)
 		cmocka_unit_test(readiness_says_what_is_pending),
 		cmocka_unit_test(readiness_bounds_a_request),
 		cmocka_unit_test(silent_clients_do_not_block),
+		cmocka_unit_test(port_is_shared_with_a_successor_alone),
 	};
 
 	return cmocka_run_group_tests(tests, start, stop);

@@ -2,15 +2,18 @@
 /* Addresses, tables, lists and the event loop. */
 #include "engine/base/addr.h"
 #include "engine/base/cleanup.h"
+#include "engine/base/dir.h"
 #include "engine/base/table.h"
 #include "engine/io/loop.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <cmocka.h>
 
 static void addresses_have_one_form(void **state)
@@ -253,14 +256,53 @@ static void removed_watch_gets_no_event(void **state)
 	loop_free(ticks.loop);
 }
 
+static mode_t mode_of(const char *path)
+{
+	struct stat st;
+
+	assert_int_equal(stat(path, &st), 0);
+	return st.st_mode & 07777;
+}
+
+static void folders_come_with_their_parents(void **state)
+{
+	char top[] = "/tmp/warren-dir-XXXXXX", path[64];
+	mode_t old = umask(022);
+
+	(void)state;
+	assert_non_null(mkdtemp(top));
+	snprintf(path, sizeof(path), "%s/a//b/c/", top);
+	assert_int_equal(dir_make(path, 0700), 0);
+	assert_int_equal(mode_of(path), 0700);
+	snprintf(path, sizeof(path), "%s/a/b", top);
+	assert_int_equal(mode_of(path), 0755);
+	assert_int_equal(dir_make(path, 0700), 0);
+	assert_int_equal(mode_of(path), 0755); /* as it was */
+	snprintf(path, sizeof(path), "%s/a/file", top);
+	assert_int_equal(close(creat(path, 0600)), 0);
+	assert_int_equal(dir_make(path, 0700), -ENOTDIR);
+	snprintf(path, sizeof(path), "%s/a/file/d", top);
+	assert_int_equal(dir_make(path, 0700), -ENOTDIR);
+	for (const char *const *p = (const char *const[]){"a/file", "a/b/c", "a/b", "a", "", NULL}; *p; p++) {
+		snprintf(path, sizeof(path), "%s/%s", top, *p);
+		assert_int_equal(remove(path), 0);
+	}
+	umask(old);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(addresses_have_one_form),	 cmocka_unit_test(ports_are_parsed_strictly),
-		cmocka_unit_test(cidrs_count_from_the_mapped_start), cmocka_unit_test(sockaddr_round_trip),
+		cmocka_unit_test(addresses_have_one_form),
+		cmocka_unit_test(ports_are_parsed_strictly),
+		cmocka_unit_test(cidrs_count_from_the_mapped_start),
 		cmocka_unit_test(masks_leave_the_network),
-		cmocka_unit_test(table_keeps_what_it_is_given),	 cmocka_unit_test(timers_fire_in_order),
-		cmocka_unit_test(messages_and_tasks_run),	 cmocka_unit_test(removed_watch_gets_no_event),
+		cmocka_unit_test(sockaddr_round_trip),
+		cmocka_unit_test(table_keeps_what_it_is_given),
+		cmocka_unit_test(timers_fire_in_order),
+		cmocka_unit_test(messages_and_tasks_run),
+		cmocka_unit_test(removed_watch_gets_no_event),
+		cmocka_unit_test(folders_come_with_their_parents),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

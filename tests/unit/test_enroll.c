@@ -18,7 +18,7 @@
 #include <cmocka.h>
 
 static struct {
-	int add, detach; /* what the next call answers */
+	int attach, add, detach; /* what the next call answers */
 	unsigned attached, detached, drained, resumed, removed;
 	uint32_t number; /* of the last attach or detach */
 	void (*done)(void *arg, uint32_t number);
@@ -43,6 +43,8 @@ int capture_pod_attach(struct capture *c, const struct capture_pod *pod, const i
 	*ret_error = NULL;
 	fake.attached++;
 	fake.number = pod->number;
+	if (fake.attach < 0)
+		return fake.attach;
 	for (int i = 0; i < 3; i++)
 		ret_listeners[i] = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	return 0;
@@ -384,6 +386,50 @@ static void attempt_that_cannot_be_undone_ends(void **state)
 	assert_string_equal(pods_pending(pods), "");
 }
 
+static int alarms(void)
+{
+	cJSON *list = cJSON_CreateArray();
+	int n;
+
+	pods_alarms(pods, list);
+	n = cJSON_GetArraySize(list);
+	cJSON_Delete(list);
+	return n;
+}
+
+/* Taken for a moment: a killed agent's, to be waited for. For longer: somebody else's, which readiness does
+ * not wait for but status alarms of. Pods that stay out by design, or that were let out by hand, are nobody's
+ * mistake. */
+static void refusals_that_need_help_are_alarms(void **state)
+{
+	(void)state;
+	fake.attach = -EADDRINUSE;
+	start();
+	apply(true, false);
+	run_for(150);
+	assert_int_equal(enrolment()->state, POD_PENDING);
+	assert_int_equal(alarms(), 0);
+	run_for(1500);
+	assert_int_equal(enrolment()->state, POD_REFUSED);
+	assert_string_equal(pods_pending(pods), "");
+	assert_int_equal(alarms(), 1);
+	assert_int_equal(pods_held(pods), 0);
+	fake.attach = 0;
+	run_for(2000);
+	assert_int_equal(enrolment()->state, POD_ENROLLED);
+	assert_int_equal(alarms(), 0);
+	assert_int_equal(pods_held(pods), 1);
+	pods_free(pods);
+	start();
+	apply(true, true);
+	assert_int_equal(enrolment()->state, POD_REFUSED);
+	assert_int_equal(alarms(), 0);
+	apply(true, false);
+	pods_release(pods, NULL);
+	assert_int_equal(enrolment()->state, POD_REFUSED);
+	assert_int_equal(alarms(), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -391,8 +437,11 @@ int main(void)
 		cmocka_unit_test_setup_teardown(leftover_of_another_namespace_goes, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(leftover_that_stays_out_leaves_capture, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(label_off_and_on_again_keeps_the_pod_in, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(label_on_again_during_the_drain_joins_beside_it, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(pod_beyond_the_last_number_joins_when_one_is_free, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(label_on_again_during_the_drain_joins_beside_it, set_up,
+						tear_down),
+		cmocka_unit_test_setup_teardown(pod_beyond_the_last_number_joins_when_one_is_free, set_up,
+						tear_down),
+		cmocka_unit_test_setup_teardown(refusals_that_need_help_are_alarms, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(attempt_that_cannot_be_undone_ends, set_up, tear_down),
 	};
 

@@ -423,6 +423,48 @@ static void sidecar_and_host_network_stay_out(void **state)
 	assert_int_equal(to("10.0.2.1", 80).kind, ROUTE_PASSTHROUGH);
 }
 
+/* Nobody serves a pod of this node that names no namespace: it is not tunnelled to. One of another node is.
+ */
+static void pod_without_a_namespace_has_no_tunnel(void **state)
+{
+	static const char lost[] =
+		"apiVersion: v1\nkind: Pod\nmetadata: {name: lost, namespace: shop, labels: "
+		"{istio.io/dataplane-mode: ambient}%s}\nspec: {nodeName: %s}\nstatus: {podIP: 10.0.1.5}\n";
+	char text[400];
+
+	(void)state;
+	snprintf(text, sizeof(text), lost, "", "n1");
+	reload(text);
+	assert_int_equal(to("10.0.1.5", 80).kind, ROUTE_TCP);
+	snprintf(text, sizeof(text), lost, "", "n2");
+	reload(text);
+	assert_int_equal(to("10.0.1.5", 80).kind, ROUTE_HBONE);
+	snprintf(text, sizeof(text), lost, ", annotations: {warren.dev/netns: /run/netns/lost}", "n1");
+	reload(text);
+	assert_int_equal(to("10.0.1.5", 80).kind, ROUTE_HBONE);
+}
+
+/* What was last good is kept for the source that it came from, and for no other. */
+static void kept_state_is_its_sources(void **state)
+{
+	char path[] = "/tmp/warren-state-XXXXXX";
+	struct store other = {0};
+	int fd = mkstemp(path);
+
+	(void)state;
+	assert_true(fd >= 0);
+	assert_int_equal(write(fd, "[]", 2), 2);
+	close(fd);
+	assert_int_equal(store_load(&other, path, "dir:/a"), -EBADMSG); /* it names no source */
+	assert_int_equal(store_save(&store, path, "dir:/a"), 0);
+	assert_int_equal(store_load(&other, path, "dir:/b"), -ESTALE);
+	assert_int_equal(store_count(&other), 0);
+	assert_int_equal(store_load(&other, path, "dir:/a/"), 0);
+	assert_int_equal(store_count(&other), store_count(&store));
+	store_done(&other);
+	unlink(path);
+}
+
 static void publish(void)
 {
 	struct model_delta *d;
@@ -443,8 +485,10 @@ static int found(const char *ip)
 /* A local pod whose status names no address has those of its namespace, as they are now. */
 static void addresses_found_follow_the_namespace(void **state)
 {
-	static const char bare[] = "apiVersion: v1\nkind: Pod\nmetadata: {name: bare, namespace: shop, labels: "
-				   "{istio.io/dataplane-mode: %s}}\nspec: {nodeName: n1}\n";
+	static const char bare[] =
+		"apiVersion: v1\nkind: Pod\nmetadata: {name: bare, namespace: shop, labels: "
+		"{istio.io/dataplane-mode: %s}, annotations: {warren.dev/netns: /run/netns/bare}}\n"
+		"spec: {nodeName: n1}\n";
 	char text[400];
 
 	(void)state;
@@ -476,7 +520,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(pods_unknown_and_illegal, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(an_address_that_was_handed_on, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(only_what_changed_is_published, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(bad_values_are_refused_and_the_last_good_stays, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(bad_values_are_refused_and_the_last_good_stays, set_up,
+						tear_down),
 		cmocka_unit_test_setup_teardown(what_is_unknown_warns_or_is_ignored, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(null_is_as_good_as_absent, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(broken_yaml_keeps_the_file, set_up, tear_down),
@@ -486,6 +531,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(owners_name_the_workload, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(an_address_has_one_owner, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(sidecar_and_host_network_stay_out, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(pod_without_a_namespace_has_no_tunnel, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(kept_state_is_its_sources, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(addresses_found_follow_the_namespace, set_up, tear_down),
 	};
 

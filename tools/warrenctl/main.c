@@ -150,6 +150,16 @@ static void print_lines(const cJSON *list, const char *before)
 			printf("%s: %s\n", before, i->valuestring);
 }
 
+static void print_names(const cJSON *list, const char *before)
+{
+	const cJSON *i;
+
+	cJSON_ArrayForEach(i, list) printf("%s%s%s", i == list->child ? before : ",",
+					   i == list->child ? ": " : " ", text_of(i, "name"));
+	if (cJSON_GetArraySize(list))
+		printf("\n");
+}
+
 static void print_numbers(const cJSON *o, const char *before)
 {
 	const cJSON *i;
@@ -167,6 +177,7 @@ static void print_status(const cJSON *s)
 	       text_of(s, "version"), number_of(s, "pid"));
 	print_lines(member(s, "pending"), "waiting for");
 	print_lines(member(s, "alarms"), "ALARM");
+	print_names(member(s, "without"), "without");
 	printf("pods:");
 	print_numbers(member(s, "pods"), "");
 	printf("\nconnections: %.0f open\ntunnels: %.0f open\nca: %s\nsource: %s", number_of(s, "connections"),

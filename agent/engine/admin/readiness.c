@@ -168,7 +168,7 @@ static void accept_ready(struct watch *w, uint32_t events)
 	loop_timer_set(r->loop, &c->timer, CLIENT_MS);
 }
 
-static int listen_on(uint16_t port)
+int readiness_bind(uint16_t port, bool beside)
 {
 	struct sockaddr_in6 in6 = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
 	struct sockaddr_in in = {.sin_family = AF_INET, .sin_port = htons(port)};
@@ -181,30 +181,31 @@ static int listen_on(uint16_t port)
 		return -errno;
 	(void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
 	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-	/* A successor binds beside us while we drain. */
-	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
+	if (beside)
+		(void)setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
 	r = v6 ? bind(fd, (struct sockaddr *)&in6, sizeof(in6))
 	       : bind(fd, (struct sockaddr *)&in, sizeof(in));
-	if (r < 0 || listen(fd, CLIENTS_MAX) < 0) {
+	if (r < 0) {
 		r = -errno;
 		close(fd);
 		return r;
 	}
+	/* Only now: a successor may bind beside us, but we have not bound beside another node's agent, with
+	 * which the probes would be shared out. */
+	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
 	return fd;
 }
 
-int readiness_new(struct loop *loop, uint16_t port, bool (*ready)(void *arg, const char **ret_why), void *arg,
+int readiness_new(struct loop *loop, int fd, bool (*ready)(void *arg, const char **ret_why), void *arg,
 		  struct readiness **ret)
 {
-	int fd = listen_on(port), e;
-	struct readiness *r;
+	struct readiness *r = listen(fd, CLIENTS_MAX) < 0 ? NULL : calloc(1, sizeof(*r));
+	int e;
 
-	if (fd < 0)
-		return fd;
-	r = calloc(1, sizeof(*r));
 	if (!r) {
+		e = -errno;
 		close(fd);
-		return -ENOMEM;
+		return e;
 	}
 	*r = (struct readiness){
 		.loop = loop, .watch.fn = accept_ready, .again.fn = accept_again, .ready = ready, .arg = arg};

@@ -5,6 +5,7 @@
  */
 #include "engine/identity/ca.h"
 #include "engine/base/cleanup.h"
+#include "engine/base/dir.h"
 #include "identity.h"
 
 #include <errno.h>
@@ -372,8 +373,9 @@ int ca_open_dir(const char *path, const char *trust_domain, unsigned ttl_s, stru
 	int r;
 
 	*ret_error = NULL;
-	if (mkdir(path, 0700) < 0 && errno != EEXIST)
-		return fail(ret_error, -errno, "%s: cannot make the folder: %s", path, strerror(errno));
+	r = dir_make(path, 0700);
+	if (r < 0)
+		return fail(ret_error, r, "%s: cannot make the folder: %s", path, strerror(-r));
 	dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (dir < 0)
 		return fail(ret_error, -errno, "%s: cannot open: %s", path, strerror(errno));

@@ -42,6 +42,12 @@ struct source {
 	char *alarm;
 };
 
+/* Read from the folder, or from what an earlier agent kept of it. */
+static bool has_configuration(const struct source *s)
+{
+	return s->read_once || store_count(&s->store);
+}
+
 static void set_alarm(struct source *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 static void set_alarm(struct source *s, const char *fmt, ...)
@@ -54,7 +60,10 @@ static void set_alarm(struct source *s, const char *fmt, ...)
 		text = NULL;
 	va_end(ap);
 	if (text && (!s->alarm || strcmp(s->alarm, text)))
-		log_error("source", "ALARM: %s; the last configuration stays in force", text);
+		log_error("source", "ALARM: %s; %s%s", text,
+			  has_configuration(s) ? "the last configuration stays in force"
+					       : "no configuration yet, waiting for ",
+			  has_configuration(s) ? "" : s->path);
 	free(s->alarm);
 	s->alarm = text;
 }
@@ -62,7 +71,7 @@ static void set_alarm(struct source *s, const char *fmt, ...)
 static void clear_alarm(struct source *s)
 {
 	if (s->alarm)
-		log_info("source", "%s is readable again", s->path);
+		log_info("source", "%s is readable%s", s->path, s->read_once ? " again" : "");
 	free(s->alarm);
 	s->alarm = NULL;
 }
@@ -205,7 +214,7 @@ static void reload(struct source *s)
 	}
 	if (!first && !s->store.changed && !s->owed)
 		return;
-	e = s->state_path && !s->alarm ? store_save(&s->store, s->state_path) : 0;
+	e = s->state_path && !s->alarm ? store_save(&s->store, s->state_path, s->cfg.spec) : 0;
 	if (e < 0)
 		log_error("source", "%s: cannot keep the last good configuration: %s", s->state_path, strerror(-e));
 	publish(s);
@@ -276,6 +285,18 @@ static void look(struct timer *t)
 
 /* --- life --- */
 
+static void load_state(struct source *s)
+{
+	int e = store_load(&s->store, s->state_path, s->cfg.spec);
+
+	if (e == -ESTALE)
+		log_info("source", "%s: the last good configuration is another source's, not used for %s",
+			 s->state_path, s->cfg.spec);
+	else if (e < 0 && e != -ENOENT)
+		log_warn("source", "%s: cannot use the last good configuration: %s", s->state_path,
+			 strerror(-e));
+}
+
 int source_open(const struct source_config *cfg, struct loop *loop, struct source **ret, char **ret_error)
 {
 	struct source *s;
@@ -309,12 +330,8 @@ int source_open(const struct source_config *cfg, struct loop *loop, struct sourc
 		source_free(s);
 		return -EIO;
 	}
-	if (s->state_path) {
-		int e = store_load(&s->store, s->state_path);
-
-		if (e < 0 && e != -ENOENT)
-			log_warn("source", "%s: cannot use the last good configuration: %s", s->state_path, strerror(-e));
-	}
+	if (s->state_path)
+		load_state(s);
 	watch_folder(s);
 	reload(s);
 	loop_timer_set(loop, &s->look, LOOK_MS);

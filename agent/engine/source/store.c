@@ -219,14 +219,11 @@ size_t store_count(const struct store *s)
 
 /* --- last good state on disk --- */
 
-int store_save(const struct store *s, const char *path)
+static cJSON *in_force(const struct store *s)
 {
-	_cleanup_free_ char *tmp = NULL, *text = NULL;
-	_cleanup_close_ int fd = -1;
-	struct table_iter it = {0};
 	cJSON *array = cJSON_CreateArray();
+	struct table_iter it = {0};
 	struct resource *r;
-	size_t len;
 
 	while ((r = table_next(&s->resources, &it))) {
 		cJSON *o;
@@ -239,8 +236,20 @@ int store_save(const struct store *s, const char *path)
 		cJSON_AddItemToObject(o, "resource", cJSON_Duplicate(r->tree, true));
 		cJSON_AddItemToArray(array, o);
 	}
-	text = cJSON_PrintUnformatted(array);
-	cJSON_Delete(array);
+	return array;
+}
+
+int store_save(const struct store *s, const char *path, const char *source)
+{
+	_cleanup_free_ char *tmp = NULL, *text = NULL;
+	_cleanup_close_ int fd = -1;
+	cJSON *o = cJSON_CreateObject();
+	size_t len;
+
+	cJSON_AddStringToObject(o, "source", source);
+	cJSON_AddItemToObject(o, "resources", in_force(s));
+	text = cJSON_PrintUnformatted(o);
+	cJSON_Delete(o);
 	if (!text || asprintf(&tmp, "%s.tmp", path) < 0)
 		return -ENOMEM;
 	len = strlen(text);
@@ -256,12 +265,11 @@ int store_save(const struct store *s, const char *path)
 	return 0;
 }
 
-int store_load(struct store *s, const char *path)
+static int slurp(const char *path, cJSON **ret)
 {
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
 	_cleanup_free_ char *text = NULL;
 	struct stat st;
-	cJSON *array, *i;
 
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return -errno;
@@ -270,11 +278,26 @@ int store_load(struct store *s, const char *path)
 		return -ENOMEM;
 	if (read(fd, text, (size_t)st.st_size) != st.st_size)
 		return -EIO;
-	array = cJSON_Parse(text);
-	if (!cJSON_IsArray(array)) {
-		cJSON_Delete(array);
-		return -EBADMSG;
-	}
+	*ret = cJSON_Parse(text);
+	return *ret ? 0 : -EBADMSG;
+}
+
+/* Another slash at the end is the same folder. */
+static bool same_folder(const char *a, const char *b)
+{
+	size_t n = strlen(a), m = strlen(b);
+
+	while (n > 1 && a[n - 1] == '/')
+		n--;
+	while (m > 1 && b[m - 1] == '/')
+		m--;
+	return n == m && !memcmp(a, b, n);
+}
+
+static void take_all(struct store *s, const cJSON *array)
+{
+	cJSON *i;
+
 	store_begin(s);
 	cJSON_ArrayForEach(i, array)
 	{
@@ -284,8 +307,26 @@ int store_load(struct store *s, const char *path)
 		if (tree)
 			store_put(s, decode_string(i, "file", "?"), line ? line->valueint : 0, tree);
 	}
-	cJSON_Delete(array);
-	return 0;
+}
+
+int store_load(struct store *s, const char *path, const char *source)
+{
+	const cJSON *array, *from;
+	cJSON *o = NULL;
+	int r = slurp(path, &o);
+
+	if (r < 0)
+		return r;
+	array = cJSON_GetObjectItemCaseSensitive(o, "resources");
+	from = cJSON_GetObjectItemCaseSensitive(o, "source");
+	if (!cJSON_IsArray(array) || !cJSON_IsString(from))
+		r = -EBADMSG;
+	else if (!same_folder(from->valuestring, source))
+		r = -ESTALE;
+	else
+		take_all(s, array);
+	cJSON_Delete(o);
+	return r;
 }
 
 cJSON *store_dump(const struct store *s)

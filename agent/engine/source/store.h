@@ -19,7 +19,8 @@ void store_keep_file(struct store *s, const char *file, int line, const char *re
 void store_end(struct store *s);
 void store_done(struct store *s);
 size_t store_count(const struct store *s);
-/* Writes the resources in force to path, atomically; reads them back at start. 0 or -errno. */
-int store_save(const struct store *s, const char *path);
-int store_load(struct store *s, const char *path);
+/* Writes the resources in force to path, atomically, with the source they came from; reads them back at
+ * start. 0 or -errno; -ESTALE: they are another source's. */
+int store_save(const struct store *s, const char *path, const char *source);
+int store_load(struct store *s, const char *path, const char *source);
 cJSON *store_dump(const struct store *s);

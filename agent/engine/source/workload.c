@@ -183,6 +183,15 @@ static bool complete(const struct workload *w)
 	       w->canonical_revision && w->workload_name && w->workload_type;
 }
 
+/* What the manifest alone says: nobody serves a tunnel to a pod that is refused for these. A pod of this node
+ * without a namespace is like one with a sidecar: this node's pods reach it as if it had no label. Where
+ * another node's namespaces are is that node's business, and refusals that are seen only there pass: those
+ * pods stay HBONE, and are never sent plaintext. */
+static bool is_fit(const struct workload *w)
+{
+	return !w->host_network && !w->has_sidecar && (!w->local || w->netns_path);
+}
+
 struct workload *assemble_workload(const struct assembly *a, const struct store *s,
 				   const struct resource *pod)
 {
@@ -225,6 +234,6 @@ struct workload *assemble_workload(const struct assembly *a, const struct store 
 	w->local = *w->node && !strcmp(w->node, a->cfg.node);
 	w->capacity = 1;
 	w->labelled = labelled;
-	w->protocol = w->labelled && !w->host_network && !w->has_sidecar ? TUNNEL_HBONE : TUNNEL_NONE;
+	w->protocol = w->labelled && is_fit(w) ? TUNNEL_HBONE : TUNNEL_NONE;
 	return addresses(a, w, status) ? workload_unref(w) : w;
 }

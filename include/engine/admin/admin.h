@@ -27,9 +27,13 @@ struct admin *admin_free(struct admin *a);
 /* Registers a command, e.g. "status", "pod list". `arg` and `name` must outlive the server. */
 int admin_register(struct admin *a, const char *name, admin_handler fn, void *arg);
 
-/* Readiness: `ready` returns true, or false with *ret_why a text (borrowed until the next call). The socket is bound in
- * the agent's own namespace, dual-stack. */
+/* Readiness. The socket is bound first, in the agent's own namespace, dual-stack: nobody is answered before
+ * readiness_new. `beside`: next to a predecessor's; else -EADDRINUSE, also when an agent of another node has
+ * the port. A descriptor or -errno. */
+int readiness_bind(uint16_t port, bool beside);
+/* Takes over the bound descriptor, also on failure. `ready` returns true, or false with *ret_why a text
+ * (borrowed until the next call). 0 or -errno. */
 struct readiness;
-int readiness_new(struct loop *loop, uint16_t port, bool (*ready)(void *arg, const char **ret_why), void *arg,
+int readiness_new(struct loop *loop, int fd, bool (*ready)(void *arg, const char **ret_why), void *arg,
 		  struct readiness **ret);
 struct readiness *readiness_free(struct readiness *r);
