@@ -18,7 +18,6 @@
 #include <sys/stat.h>
 
 #define DEFAULT_PIN_DIR "/sys/fs/bpf"
-#define NODE_NAME_MAX 254
 
 /* libbpf's own words go to the debug log: many are about the things we try first. */
 static int print_libbpf(enum libbpf_print_level level, const char *fmt, va_list ap)
@@ -39,25 +38,13 @@ static int print_libbpf(enum libbpf_print_level level, const char *fmt, va_list 
 	return n;
 }
 
-/* The node's name becomes a folder's, where bpffs refuses dots. A colon stands for each: no node's name has one. */
-static bool folder_name(const char *node, char ret[NODE_NAME_MAX])
-{
-	size_t n = node ? strlen(node) : 0;
-
-	if (!n || n >= NODE_NAME_MAX || *node == '.' || strpbrk(node, "/:"))
-		return false;
-	for (size_t i = 0; i <= n; i++)
-		ret[i] = node[i] == '.' ? ':' : node[i];
-	return true;
-}
-
 static int allocate(const char *node, const char *pin_dir, struct capture **ret)
 {
-	char folder[NODE_NAME_MAX];
+	char folder[PINS_FOLDER_MAX];
 	struct capture *c;
 	int n;
 
-	if (!folder_name(node, folder))
+	if (!pins_folder(node, folder))
 		return -EINVAL;
 	c = calloc(1, sizeof(*c));
 	if (!c)

@@ -61,14 +61,28 @@ int pins_make_dir(const char *path)
 	}
 }
 
+bool pins_folder(const char *node, char ret[PINS_FOLDER_MAX])
+{
+	size_t n = node ? strlen(node) : 0;
+
+	if (!n || n >= PINS_FOLDER_MAX || *node == '.' || strpbrk(node, "/:"))
+		return false;
+	for (size_t i = 0; i <= n; i++)
+		ret[i] = node[i] == '.' ? ':' : node[i];
+	return true;
+}
+
 int capture_pin_folder(const char *node, const char *pin_dir, char **ret_path, char **ret_error)
 {
 	_cleanup_free_ char *path = NULL;
+	char folder[PINS_FOLDER_MAX];
 	int r = pins_check_bpffs(pin_dir, ret_error);
 
 	if (r < 0)
 		return r;
-	if (asprintf(&path, "%s/" WR_PIN_ROOT "/%s", pin_dir, node) < 0) {
+	if (!pins_folder(node, folder))
+		return capture_fail(ret_error, -EINVAL, "node name '%s' is not a folder's", node);
+	if (asprintf(&path, "%s/" WR_PIN_ROOT "/%s", pin_dir, folder) < 0) {
 		path = NULL;
 		return -ENOMEM;
 	}

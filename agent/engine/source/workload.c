@@ -183,13 +183,11 @@ static bool complete(const struct workload *w)
 	       w->canonical_revision && w->workload_name && w->workload_type;
 }
 
-/* What the manifest alone says: nobody serves a tunnel to a pod that is refused for these. A pod of this node
- * without a namespace is like one with a sidecar: this node's pods reach it as if it had no label. Where
- * another node's namespaces are is that node's business, and refusals that are seen only there pass: those
- * pods stay HBONE, and are never sent plaintext. */
+/* Those two are out by design, and reached as if they had no label. A pod that is refused for a mistake (no namespace named, a
+ * foreign socket) stays HBONE: it cannot be reached until that is put right, but nothing is sent to it in plaintext. */
 static bool is_fit(const struct workload *w)
 {
-	return !w->host_network && !w->has_sidecar && (!w->local || w->netns_path);
+	return !w->host_network && !w->has_sidecar;
 }
 
 struct workload *assemble_workload(const struct assembly *a, const struct store *s,
