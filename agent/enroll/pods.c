@@ -18,7 +18,7 @@
 
 static bool wants(const struct workload *w)
 {
-	return w->local && w->labelled && !w->terminating;
+	return w->local && w->labelled && !w->terminated;
 }
 
 static void refresh(struct pods *p, struct workload *w)

@@ -227,6 +227,23 @@ static void sidecar_and_host_network_stay_out(void **state)
 	assert_int_equal(to("10.0.2.1", 80).kind, ROUTE_PASSTHROUGH);
 }
 
+/* Deleted with a grace period: still running, so still reached by mTLS at its own address; out once its phase says it ended. */
+static void a_pod_being_deleted_stays_in_the_mesh(void **state)
+{
+	struct workload *w;
+
+	(void)state;
+	edit("name: web-1, namespace: shop,", "name: web-1, namespace: shop, deletionTimestamp: '2026-01-01T00:00:00Z',");
+	assert_int_equal(to("10.0.2.1", 8080).kind, ROUTE_HBONE);
+	assert_int_equal(to("10.96.0.1", 80).reason, WR_REASON_NO_ENDPOINT);
+	w = model_workload_by_uid(model, "Kubernetes//Pod/shop/web-1");
+	assert_true(w && !w->terminated && !w->ready);
+	edit("status: {podIPs", "status: {phase: Succeeded, podIPs");
+	w = model_workload_by_uid(model, "Kubernetes//Pod/shop/web-1");
+	assert_true(w && w->terminated);
+	assert_int_equal(to("10.0.2.1", 8080).kind, ROUTE_PASSTHROUGH);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -238,6 +255,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(broken_yaml_keeps_the_file, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(slices_win_over_selectors, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(sidecar_and_host_network_stay_out, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_pod_being_deleted_stays_in_the_mesh, set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -61,7 +61,7 @@ static int put_workload(struct model *m, struct workload *w)
 	workload_ref(w);
 	if (old)
 		drop_workload(m, old);
-	for (size_t i = 0; i < w->n_addrs && !w->host_network && !w->terminating && r == 0; i++)
+	for (size_t i = 0; i < w->n_addrs && !w->host_network && !w->terminated && r == 0; i++)
 		r = table_put(&m->workload_by_addr, &w->addrs[i], sizeof(w->addrs[i]), w, NULL);
 	return r;
 }

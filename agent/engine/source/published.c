@@ -32,7 +32,7 @@ static char *workload_text(const struct workload *w)
 	if (asprintf(&text, "%s|%s|%s|%s|%s|%s|%s|%s|%s|%d%d%d%d%d%d%d|%u", w->identity, w->node,
 		     w->netns_path ? w->netns_path : "", w->canonical_name, w->canonical_revision,
 		     w->workload_name, w->workload_type, w->network, ips, w->protocol, w->labelled, w->ready,
-		     w->host_network, w->local, w->has_sidecar, w->terminating, w->capacity) < 0)
+		     w->host_network, w->local, w->has_sidecar, w->terminated, w->capacity) < 0)
 		return NULL;
 	return text;
 }
@@ -165,7 +165,7 @@ struct workload *published_by_addr(const struct table *t, const struct ip_addr *
 	while ((p = table_next(t, &it))) {
 		struct workload *w = p->object;
 
-		for (size_t i = 0; !w->host_network && i < w->n_addrs; i++)
+		for (size_t i = 0; !w->host_network && !w->terminated && i < w->n_addrs; i++)
 			if (ip_addr_equal(&w->addrs[i], addr))
 				return w;
 	}

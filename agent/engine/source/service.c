@@ -136,7 +136,7 @@ static int from_selector(const struct assembly *a, const struct store *st, struc
 		if (!uid)
 			return -ENOMEM;
 		w = published_by_uid(&a->workloads, uid);
-		for (size_t i = 0; w && !w->terminating && i < w->n_addrs; i++) {
+		for (size_t i = 0; w && !w->terminated && i < w->n_addrs; i++) {
 			struct service_endpoint *e = add_endpoint(s, &w->addrs[i], w, w->ready);
 			size_t n = 0;
 

@@ -188,9 +188,9 @@ struct workload *assemble_workload(const struct assembly *a, const struct store 
 		return workload_unref(w);
 	w->host_network = cJSON_IsTrue(get(spec, "hostNetwork"));
 	w->has_sidecar = has_sidecar(pod->tree);
-	w->terminating = get(get(pod->tree, "metadata"), "deletionTimestamp") != NULL ||
-			 !strcmp(phase, "Succeeded") || !strcmp(phase, "Failed");
-	w->ready = is_ready(status) && !w->terminating;
+	w->terminated = !strcmp(phase, "Succeeded") || !strcmp(phase, "Failed");
+	/* Asked to go is not gone: until its grace period ends it runs, enrolled and known by its address. */
+	w->ready = is_ready(status) && !w->terminated && !get(get(pod->tree, "metadata"), "deletionTimestamp");
 	w->local = *w->node && !strcmp(w->node, a->cfg.node);
 	w->capacity = 1;
 	w->labelled = in_mesh(s, pod);

@@ -31,7 +31,7 @@ struct workload {
 	bool host_network;
 	bool local;	    /* spec.nodeName is this node */
 	bool has_sidecar;   /* an injected istio-proxy or warren-sidecar container */
-	bool terminating;   /* deletionTimestamp set, or phase Succeeded/Failed */
+	bool terminated;    /* phase Succeeded or Failed: its address may be another pod's already */
 	uint32_t capacity;  /* weight, default 1 */
 };
 
