@@ -11,6 +11,7 @@ import time
 import certs
 import hbone
 import h2.events
+import h2.settings
 from demo import tls_version
 from mesh import Mesh, SANITIZER, check, eventually, run, scaled
 
@@ -195,6 +196,50 @@ def test_ping_is_answered(m):
     c.close()
 
 
+def test_odd_but_lawful_clients(m):
+    """What other HTTP/2 stacks do and RFC 9113 allows: padding, empty and one-byte DATA, headers twice or in another order."""
+    server = m.pods["server"].ip
+    c = dial(m)
+    s = c.request(server + ":7", headers=[("x-other", "1"), ("traceparent", "nonsense"), ("baggage", "a=b"), ("baggage", "k8s.namespace.name=x"),
+                                          ("forwarded", "for=unknown"), ("host", "elsewhere")])
+    check(c.status(s) == 200, "headers in any order, twice, and with odd values")
+    c.h2.send_data(s, b"padded", pad_length=200)
+    for i in range(50):
+        c.h2.send_data(s, b"")
+    c.flush()
+    check(c.read(s, 6) == b"padded", "padding is not data")
+    c.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 10, h2.settings.SettingCodes.HEADER_TABLE_SIZE: 0,
+                          h2.settings.SettingCodes.MAX_FRAME_SIZE: 20000})
+    c.flush()
+    c.wait(h2.events.SettingsAcknowledged)
+    text = bytes(range(250)) * 20
+    for i in range(0, len(text)):
+        c.h2.send_data(s, text[i:i + 1])
+    c.flush()
+    c.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1 << 20})
+    c.flush()
+    check(c.read(s, len(text)) == text, "5,000 DATA frames of a byte, through windows that shrink and grow")
+    c.h2.increment_flow_control_window(1 << 20)
+    c.send(s, b"", end=True)
+    check(c.wait(h2.events.StreamEnded, s), "END_STREAM")
+    s = c.request("server.%s.svc.cluster.local:80" % m.namespace)
+    check(c.status(s) == 200, "a Service's name and port")
+    s = c.request(server + ":11", end=True)
+    check(c.status(s) == 200 and c.read(s, 5), "END_STREAM on HEADERS: the app's answer still comes")
+    c.close()
+
+
+def test_key_exchange_and_server_name(m):
+    """A client that offers only P-384 or P-256 (HelloRetryRequest or not), or names the server by an address or a name."""
+    for args in (("-groups", "P-384"), ("-groups", "P-256"), ("-groups", "X448:P-384"), ("-servername", "10.1.2.3"), ("-servername", "app.example"),
+                 ("-noservername",), ("-ciphersuites", "TLS_AES_256_GCM_SHA384")):
+        r = m.pods["plain"].sh("openssl", "s_client", "-connect", m.pods["server"].ip + ":15008", "-alpn", "http/1.1,h2", "-CAfile", m.root,
+                               "-cert", m.good, "-key", m.good, *args, check_rc=False, input="", timeout=20, errors="replace")
+        text = r.stdout + r.stderr
+        check("ALPN protocol: h2" in text and "Verify return code: 0" in text, "handshake with " + " ".join(args), text[-1500:])
+        check("New Session Ticket arrived" not in text, "no session tickets")
+
+
 def test_broken_http2_ends_the_tunnel_only(m):
     c = dial(m)
     c.sock.sendall(b"\xff" * 400)
@@ -255,3 +300,19 @@ def test_server_status_becomes_a_reset(m):
     s.close()
     check(got == errno.ECONNRESET, "503 from the peer resets the app", got)
     eventually(lambda: [x for x in m.agents[1].access() if "connect_status" in x.get("error", "") and "503" in x["error"]], 3, "status in the log")
+
+
+def test_goaway_with_a_lower_last_stream(m):
+    """Streams that the peer has not taken are asked for again on another tunnel (RFC 9113 6.8)."""
+    lone = m.pods["lone"]
+
+    class Leaves(hbone.Server):
+        def _event(self, c, e):
+            if isinstance(e, h2.events.RequestReceived) and self.connections == 1:
+                c.close_connection(0, last_stream_id=0)
+                return
+            super()._event(c, e)
+
+    with Leaves(lone, certs.issue(certs.load_ca(m.ca), lone.identity, m.dir + "/lone4.pem"), m.root) as s, m.pods["client"].connect(lone.ip, 7) as c:
+        c.sendall(b"again")
+        check(c.recv(5) == b"again" and s.connections == 2, "served by a second tunnel", s.connections, s.errors)
