@@ -302,6 +302,45 @@ def test_server_status_becomes_a_reset(m):
     eventually(lambda: [x for x in m.agents[1].access() if "connect_status" in x.get("error", "") and "503" in x["error"]], 3, "status in the log")
 
 
+def test_server_ends_then_cancels(m):
+    """END_STREAM, RST_STREAM NO_ERROR (RFC 9113 8.1, as Envoy does), and the tunnel closed: a slow app reads everything, then FIN."""
+    lone = m.pods["lone"]
+    blob = os.urandom(3 << 20)
+
+    class Ends(hbone.Server):
+        def _serve(self, raw):
+            super()._serve(raw)
+            self.live[-1].close()
+
+        def _event(self, c, e):
+            if isinstance(e, h2.events.RequestReceived):
+                c.send_headers(e.stream_id, [(":status", "200")])
+                self.left, self.stream, self.done = blob, e.stream_id, False
+            while getattr(self, "left", b"") or not getattr(self, "done", True):
+                n = min(len(self.left), c.local_flow_control_window(self.stream), c.max_outbound_frame_size)
+                if self.left and not n:
+                    return
+                c.send_data(self.stream, self.left[:n], end_stream=n == len(self.left))
+                self.left = self.left[n:]
+                if not self.left:
+                    c.reset_stream(self.stream, 0)
+                    self.done = self.stop = True
+
+    got = b""
+    with Ends(lone, certs.issue(certs.load_ca(m.ca), lone.identity, m.dir + "/lone3.pem"), m.root) as s, m.pods["client"].connect(lone.ip, 7) as c:
+        c.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
+        time.sleep(1)
+        try:
+            while True:
+                data = c.recv(65536)
+                if not data:
+                    break
+                got += data
+        except OSError as e:
+            check(False, "FIN, not %s, after %d of %d bytes" % (e, len(got), len(blob)), s.errors)
+    check(got == blob, "every byte", len(got))
+
+
 def test_goaway_with_a_lower_last_stream(m):
     """Streams that the peer has not taken are asked for again on another tunnel (RFC 9113 6.8)."""
     lone = m.pods["lone"]
