@@ -182,7 +182,7 @@ static void go_hbone(struct conn *c, const struct route *r)
 		return;
 	}
 	if (e < 0) {
-		outbound_retry(c, WR_REASON_DIAL_FAILED);
+		outbound_retry(c, e == -EBUSY ? WR_REASON_LIMIT_STREAMS : WR_REASON_DIAL_FAILED);
 		return;
 	}
 	tunnel_attach(t, c);

@@ -256,7 +256,7 @@ void tunnel_free(struct tunnel *t);
 void tunnel_fail(struct tunnel *t, enum wr_reason reason);
 
 /* pool.c */
-/* A tunnel that takes one more stream, dialled if needed. 0, -errno. */
+/* A tunnel that takes one more stream, dialled if needed. 0, -errno; -EBUSY: the peer wants no streams at present. */
 int pool_get(struct pod *p, const struct workload *dst, const struct ip_port *next_hop, const struct ip_port *client,
 	     struct tunnel **ret);
 void pool_remove(struct tunnel *t);
