@@ -229,6 +229,27 @@ def test_odd_but_lawful_clients(m):
     c.close()
 
 
+def test_request_ends_before_the_app_accepts(m):
+    """END_STREAM while the app's accept queue is full: FIN waits for the connection, which is neither lost nor taken for made."""
+    p = m.pods["server"]
+    listener = p.listen(4000, 0)
+    filler = p.connect("127.0.0.1", 4000)
+    c = dial(m)
+    s = c.request(p.ip + ":4000", end=True)
+    try:
+        check(False, "no answer before the app has accepted", c.status(s, 0.7))
+    except TimeoutError:
+        pass
+    listener.accept()[0].close()
+    check(c.status(s) == 200, "200 once it has")
+    app = listener.accept()[0]
+    check(app.recv(1) == b"", "FIN reaches the app")
+    app.sendall(b"answer")
+    check(c.read(s, 6) == b"answer", "and its answer the client")
+    for x in (app, listener, filler, c):
+        x.close()
+
+
 def test_key_exchange_and_server_name(m):
     """A client that offers only P-384 or P-256 (HelloRetryRequest or not), or names the server by an address or a name."""
     for args in (("-groups", "P-384"), ("-groups", "P-256"), ("-groups", "X448:P-384"), ("-servername", "10.1.2.3"), ("-servername", "app.example"),
