@@ -3,6 +3,7 @@
 import datetime
 import errno
 import os
+import re
 import socket
 import ssl
 import subprocess
@@ -157,6 +158,40 @@ def test_statuses(m):
             got = e
         check(got == wanted, "%s: %s %s is answered %d" % (why, method, authority, wanted), got)
     c.close()
+
+
+def through(m, pod, authority, headers):
+    """One short connection of a foreign client; its access line, in text as ztunnel writes it."""
+    c = hbone.Client(pod, m.pods["server"].ip, m.good, m.root)
+    here = "src.addr=%s:%d " % c.sock.getsockname()[:2]
+    s = c.request(authority, headers=headers, end=True)
+    check(c.status(s) == 200, "200")
+    c.wait(h2.events.StreamEnded, s)
+    c.close()
+
+    def line():
+        with open(m.agents[2].access_log) as f:
+            return next((x for x in f if here in x), None)
+    return eventually(line, 3, "access line")
+
+
+def test_access_line_of_a_foreign_client(m):
+    """Names and order of ztunnel's fields; a caller the model does not know is named in its own words, and only in them."""
+    server, host = m.pods["server"], "server.%s.svc.cluster.local" % m.namespace
+    stranger = m.pod("stranger", 1, enrolled=False, known=False)
+    said = [("baggage", "k8s.cluster.name=west,k8s.namespace.name=shop"), ("baggage", "k8s.deployment.name=web,service.name=web,service.version=v1"),
+            ("forwarded", 'for="%s:1";host=%s' % (stranger.ip, host))]
+    line = through(m, stranger, host + ":80", said)
+    fields = line.rstrip("\n").split("\t")[-1]
+    want = (r'src\.addr=%s:\d+ src\.workload="web" src\.namespace="shop" src\.identity="%s" src\.cluster="west" dst\.addr=%s:15008 '
+            r'dst\.hbone_addr=%s:80 dst\.service="%s" dst\.workload="server" dst\.namespace="demo" dst\.identity="%s" dst\.cluster="Kubernetes" '
+            r'direction="inbound" bytes_sent=0 bytes_recv=0 duration="\d+ms"$' %
+            (stranger.ip, m.pods["client"].identity, server.ip, host, host, server.identity))
+    check(re.match(want, fields), "the whole line", fields)
+    line = through(m, m.pods["plain"], server.ip + ":7", said + [("forwarded", "host=kubernetes.default.svc.cluster.local")])
+    check('src.workload="plain" src.namespace="demo"' in line and 'src.cluster="Kubernetes"' in line and "web" not in line, "a known caller is named by the model", line)
+    line = through(m, stranger, server.ip + ":7", [("baggage", 'service.name=a"b,k8s.namespace.name=x\ty,k8s.cluster.name=a b'), ("forwarded", "host=plain.demo.svc.cluster.local")])
+    check("src.workload" not in line and "src.namespace" not in line and "src.cluster" not in line and "dst.service" not in line, "nothing that is no name", line)
 
 
 def test_malformed_requests_are_stream_errors(m):

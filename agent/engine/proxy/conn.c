@@ -78,7 +78,7 @@ static void write_log(struct conn *c)
 	};
 
 	if (hbone && c->target.port)
-		r.hbone_addr = ip_port_format(&c->target, authority, sizeof(authority));
+		r.hbone_addr = c->authority ? c->authority : ip_port_format(&c->target, authority, sizeof(authority));
 	if (hbone && c->tunnel)
 		r.dst_addr = out ? c->tunnel->remote : c->tunnel->local;
 	else if (out && c->target.port)
@@ -121,8 +121,10 @@ static void release(struct conn *c)
 	w->window_grown -= c->window - LIMIT_STREAM_WINDOW_START;
 	workload_unref(c->peer);
 	service_unref(c->service);
+	free(c->authority);
 	c->peer = NULL;
 	c->service = NULL;
+	c->authority = NULL;
 	list_remove(&c->node);
 	list_append(&w->conns_doomed, &c->node);
 	loop_defer(w->loop, &w->reap);

@@ -119,6 +119,7 @@ struct conn {
 	struct ip_port target;	    /* endpoint or authority address */
 	struct workload *peer;	    /* destination of outbound, source of inbound; counted, may be NULL */
 	struct service *service;    /* counted, may be NULL */
+	char *authority;	    /* of an inbound CONNECT by host name, for the log */
 	struct tunnel *tunnel;
 	uint64_t start_us, bytes_sent, bytes_recv; /* as the local app sees them */
 	uint64_t deadline_ms;
