@@ -244,6 +244,68 @@ static void a_pod_being_deleted_stays_in_the_mesh(void **state)
 	assert_int_equal(to("10.0.2.1", 8080).kind, ROUTE_PASSTHROUGH);
 }
 
+static void names_come_from_owner_and_labels(void **state)
+{
+	static const struct {
+		const char *meta, *type, *name, *canonical, *revision;
+	} cases[] = {
+		{"labels: {pod-template-hash: 7f9c}, ownerReferences: [{kind: ReplicaSet, name: web-7f9c, controller: true}]",
+		 "deployment", "web", "web", "latest"},
+		{"ownerReferences: [{kind: ReplicaSet, name: web-7f9c, controller: true}]", "pod", "p-0", "p-0", "latest"},
+		{"labels: {pod-template-hash: 7f9c}, ownerReferences: [{kind: ReplicaSet, name: 7f9c, controller: true}]", "pod", "p-0",
+		 "p-0", "latest"},
+		{"ownerReferences: [{kind: Other, name: x}, {kind: Job, name: once, controller: true}]", "job", "once", "once", "latest"},
+		{"ownerReferences: [{kind: Job, name: nightly-28312345, controller: true}]", "cronjob", "nightly", "nightly", "latest"},
+		{"ownerReferences: [{kind: Job, name: build-1234567, controller: true}]", "job", "build-1234567", "build-1234567",
+		 "latest"},
+		{"ownerReferences: [{kind: StatefulSet, name: p, controller: true}], labels: {app: db, version: v2}", "pod", "p-0", "db",
+		 "v2"},
+		{"labels: {app: a, app.kubernetes.io/name: b, version: '1', app.kubernetes.io/version: '2'}", "pod", "p-0", "b", "2"},
+		{"labels: {service.istio.io/canonical-name: c, app.kubernetes.io/name: b, service.istio.io/canonical-revision: r}",
+		 "pod", "p-0", "c", "r"},
+	};
+	char text[600];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct workload *w;
+
+		snprintf(text, sizeof(text), "apiVersion: v1\nkind: Pod\nmetadata: {name: p-0, namespace: s, %s}\nspec: {}\n",
+			 cases[i].meta);
+		reload(text);
+		w = model_workload_by_uid(model, "Kubernetes//Pod/s/p-0");
+		assert_non_null(w);
+		assert_string_equal(w->workload_type, cases[i].type);
+		assert_string_equal(w->workload_name, cases[i].name);
+		assert_string_equal(w->canonical_name, cases[i].canonical);
+		assert_string_equal(w->canonical_revision, cases[i].revision);
+	}
+}
+
+static void readiness_follows_the_status(void **state)
+{
+	static const struct {
+		const char *status;
+		bool ready;
+	} cases[] = {{"", true},
+		     {"status: {}", true},
+		     {"status:", true},
+		     {"status: {phase: Running, conditions: []}", true},
+		     {"status: {phase: Pending}", false},
+		     {"status: {phase: Pending, conditions: [{type: PodScheduled, status: 'True'}]}", false},
+		     {"status: {phase: Running, conditions: [{type: Ready, status: 'False'}]}", false},
+		     {"status: {phase: Running, conditions: [{type: Ready, status: 'True'}]}", true}};
+	char text[400];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		snprintf(text, sizeof(text), "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: s}\nspec: {}\n%s\n",
+			 cases[i].status);
+		reload(text);
+		assert_int_equal(model_workload_by_uid(model, "Kubernetes//Pod/s/p")->ready, cases[i].ready);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -255,6 +317,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(broken_yaml_keeps_the_file, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(slices_win_over_selectors, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(sidecar_and_host_network_stay_out, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(names_come_from_owner_and_labels, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(readiness_follows_the_status, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_pod_being_deleted_stays_in_the_mesh, set_up, tear_down),
 	};
 

@@ -63,8 +63,8 @@ static bool is_ready(const cJSON *status)
 	const cJSON *conditions = get(status, "conditions"), *c;
 
 	/* A manifest without status is one that a person wrote: it means a pod that runs. */
-	if (!cJSON_IsArray(conditions))
-		return true;
+	if (!cJSON_GetArraySize(conditions))
+		return !strcmp(decode_string(status, "phase", "Running"), "Running");
 	cJSON_ArrayForEach(c, conditions)
 	{
 		if (!strcmp(decode_string(c, "type", ""), "Ready"))
@@ -124,24 +124,48 @@ static const char *label(const cJSON *labels, const char *const names[], const c
 	return fallback;
 }
 
-/* Deployment and CronJob are told from the ReplicaSet's and Job's names, as Istio does. */
+/* The owner that controls the pod, as a controller or kubectl writes it. */
+static const cJSON *controller(const cJSON *tree)
+{
+	const cJSON *o;
+
+	cJSON_ArrayForEach(o, get(get(tree, "metadata"), "ownerReferences"))
+	{
+		if (cJSON_IsTrue(get(o, "controller")))
+			return o;
+	}
+	return NULL;
+}
+
+/* A CronJob's Jobs are named after the minute they were due: 8 to 10 digits. The length of what precedes, or 0. */
+static size_t cronjob_name(const char *name)
+{
+	size_t n = strlen(name), digits = 0;
+
+	while (digits < n && name[n - 1 - digits] >= '0' && name[n - 1 - digits] <= '9')
+		digits++;
+	return digits >= 8 && digits <= 10 && n > digits + 1 && name[n - 1 - digits] == '-' ? n - digits - 1 : 0;
+}
+
+/* Deployment and CronJob are told from the ReplicaSet's and Job's names; what else owns a pod counts as the pod, all as
+ * istiod does. */
 static void owner(struct workload *w, const cJSON *tree)
 {
-	const cJSON *o = cJSON_GetArrayItem(get(get(tree, "metadata"), "ownerReferences"), 0);
-	const char *kind = decode_string(o, "kind", ""), *name = decode_string(o, "name", w->name);
-	const char *hash = decode_string(decode_labels(tree), "pod-template-hash", NULL);
-	size_t n = strlen(name);
+	const cJSON *o = controller(tree);
+	const char *kind = decode_string(o, "kind", ""), *name = decode_string(o, "name", "");
+	const char *hash = decode_string(decode_labels(tree), "pod-template-hash", "");
+	size_t n = strlen(name), h = strlen(hash), cron = cronjob_name(name);
 
-	if (!strcmp(kind, "ReplicaSet")) {
-		if (hash && n > strlen(hash) + 1 && !strcmp(name + n - strlen(hash), hash))
-			n -= strlen(hash) + 1;
+	if (!strcmp(kind, "ReplicaSet") && h && n > h + 1 && name[n - h - 1] == '-' && !strcmp(name + n - h, hash)) {
 		w->workload_type = strdup("deployment");
-	} else if (!strcmp(kind, "Job") || !strcmp(kind, "CronJob")) {
-		w->workload_type = strdup(!strcmp(kind, "Job") ? "job" : "cronjob");
+		n -= h + 1;
+	} else if (!strcmp(kind, "Job") && n) {
+		w->workload_type = strdup(cron ? "cronjob" : "job");
+		n = cron ? cron : n;
 	} else {
+		w->workload_type = strdup("pod");
 		name = w->name;
 		n = strlen(name);
-		w->workload_type = strdup("pod");
 	}
 	w->workload_name = strndup(name, n);
 }
