@@ -36,14 +36,19 @@ static void document(void *arg, cJSON *tree, int line)
 	store_put(arg, "m.yaml", line, tree);
 }
 
+static void broken(void *arg, const struct yaml_error *error)
+{
+	store_keep_file(arg, "m.yaml", error->line, error->reason);
+}
+
+static const struct yaml_handlers handlers = {document, broken};
+
 static struct model_delta *load(const char *text)
 {
-	struct yaml_error error = {0};
 	struct model_delta *d;
 
 	store_begin(&store);
-	if (yaml_parse(text, strlen(text), document, &store, &error) < 0)
-		store_keep_file(&store, "m.yaml", error.line, error.reason);
+	(void)yaml_parse(text, strlen(text), &handlers, &store);
 	store_end(&store);
 	assert_int_equal(assemble(&assembly, &store, &d), 0);
 	assert_int_equal(model_apply(model, d), 0);
@@ -306,6 +311,56 @@ static void readiness_follows_the_status(void **state)
 	}
 }
 
+static int problem_line(int i)
+{
+	const cJSON *p = cJSON_GetArrayItem(store.problems, i);
+
+	return p ? cJSON_GetObjectItem(p, "line")->valueint : -1;
+}
+
+static void a_broken_document_hides_no_other(void **state)
+{
+	static const char tail[] = "apiVersion: v1\nkind: Pod\nmetadata: {name: last}\nspec: {}\nstatus: {podIP: 10.0.9.9}\n";
+	static const struct {
+		const char *head;
+		int line; /* of the error */
+	} cases[] = {{"%YAML 1.1\n# a comment\n---\nkind: [\n---\n", 5},
+		     {"kind: 'open\n--- # next\n", 2},
+		     {"\r\nkind: x\r\nkind: y\r\n---\r\n", 3},
+		     {"a: {b: c\n...\n# more\n", 2},
+		     {"--- @no\n---\n", 1},
+		     {"a: |\n  ok\n\tb: c\n---\n", 3},
+		     {"a: b\n---\nx: \xff\n---\n", 3}};
+	char text[600];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		reload("");
+		snprintf(text, sizeof(text), "%s%s", cases[i].head, tail);
+		reload(text);
+		assert_int_equal(problem_line(0), cases[i].line);
+		assert_non_null(model_workload_by_uid(model, "Kubernetes//Pod/default/last"));
+		/* A second read finds the same. */
+		reload(text);
+		assert_int_equal(cJSON_GetArraySize(store.problems), 1);
+		assert_int_equal(resource("Pod/default/last")->state, RESOURCE_APPLIED);
+		/* What the file held before stays: the broken document may have been any of it. */
+		snprintf(text, sizeof(text), "%s", cases[i].head);
+		reload(text);
+		assert_non_null(model_workload_by_uid(model, "Kubernetes//Pod/default/last"));
+	}
+}
+
+static void lines_count_from_the_files_start(void **state)
+{
+	(void)state;
+	reload("# one\n---\n# three\n---\n\n---\napiVersion: v1\nkind: Service\nmetadata:\n  name: s\nspec:\n  ports:\n  - name: x\n"
+	       "    port: 0\n");
+	assert_int_equal(resource("Service/default/s")->line, 7);
+	assert_non_null(strstr(resource("Service/default/s")->reason, "spec.ports[].port"));
+	assert_non_null(strstr(resource("Service/default/s")->reason, "(line 13)"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -317,6 +372,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(broken_yaml_keeps_the_file, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(slices_win_over_selectors, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(sidecar_and_host_network_stay_out, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_broken_document_hides_no_other, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(lines_count_from_the_files_start, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(names_come_from_owner_and_labels, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(readiness_follows_the_status, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_pod_being_deleted_stays_in_the_mesh, set_up, tear_down),

@@ -13,6 +13,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
+/* Field of the dump: an older version counts. */
+#define KEPT "last_good_in_force"
+
 static const char *const state_names[] = {"applied", "warned", "refused", "ignored"};
 
 struct resource *resource_free(struct resource *r)
@@ -170,18 +173,27 @@ void store_put(struct store *s, const char *file, int line, cJSON *tree)
 
 void store_keep_file(struct store *s, const char *file, int line, const char *reason)
 {
-	struct table_iter it = {0};
 	cJSON *p = cJSON_CreateObject();
-	struct resource *r;
 
-	while ((r = table_next(&s->resources, &it)))
-		if (r->file && !strcmp(r->file, file))
-			r->seen = true;
 	cJSON_AddStringToObject(p, "file", file);
 	cJSON_AddNumberToObject(p, "line", line);
 	cJSON_AddStringToObject(p, "reason", reason);
+	cJSON_AddTrueToObject(p, KEPT);
 	cJSON_AddItemToArray(s->problems, p);
 	log_error("source", "%s:%d: %s; what this file held before stays in force", file, line, reason);
+}
+
+/* Whether a resource that was not seen may be the one in a document that could not be parsed. */
+static bool may_be_broken(const struct store *s, const struct resource *r)
+{
+	const cJSON *p;
+
+	cJSON_ArrayForEach(p, s->problems)
+	{
+		if (r->file && cJSON_GetObjectItemCaseSensitive(p, KEPT) && !strcmp(decode_string(p, "file", ""), r->file))
+			return true;
+	}
+	return false;
 }
 
 void store_end(struct store *s)
@@ -190,7 +202,7 @@ void store_end(struct store *s)
 	struct resource *r;
 
 	while ((r = table_next(&s->resources, &it))) {
-		if (r->seen)
+		if (r->seen || may_be_broken(s, r))
 			continue;
 		s->changed = true;
 		table_del(&s->resources, r->key, strlen(r->key));
@@ -306,7 +318,7 @@ cJSON *store_dump(const struct store *s)
 		if (r->reason)
 			cJSON_AddStringToObject(o, "reason", r->reason);
 		if (r->state == RESOURCE_REFUSED)
-			cJSON_AddBoolToObject(o, "last_good_in_force", r->tree != NULL);
+			cJSON_AddBoolToObject(o, KEPT, r->tree != NULL);
 		cJSON_AddItemToArray(array, o);
 	}
 	cJSON_ArrayForEach(i, s->problems)

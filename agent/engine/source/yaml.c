@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* YAML to cJSON by libyaml's events, with limits. Bytes come in, trees leave; called by dir.c. */
+/* YAML to cJSON by libyaml's events, with limits. Bytes come in, trees and errors leave, a document at a time; called by
+ * source.c. */
 #include "yaml.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,22 +13,46 @@
 
 struct reader {
 	yaml_parser_t parser;
-	struct yaml_error *error;
+	struct yaml_error error;
+	const char *text; /* of the piece being parsed */
+	size_t len;
+	int first; /* its first line in the file */
 	int nodes;
 };
 
-static int fail(struct reader *r, int line, const char *reason)
+/* Lines are counted from 1, those of libyaml from 0. */
+static int line_of(const struct reader *r, const yaml_mark_t *mark)
 {
-	r->error->line = line + 1;
-	snprintf(r->error->reason, sizeof(r->error->reason), "%s", reason);
+	return r->first + (int)mark->line + 1;
+}
+
+static int fail(struct reader *r, int line, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+static int fail(struct reader *r, int line, const char *fmt, ...)
+{
+	va_list ap;
+
+	r->error.line = line;
+	va_start(ap, fmt);
+	vsnprintf(r->error.reason, sizeof(r->error.reason), fmt, ap);
+	va_end(ap);
 	return -EINVAL;
 }
 
 static int next(struct reader *r, yaml_event_t *ev)
 {
+	int line;
+
 	if (yaml_parser_parse(&r->parser, ev))
 		return 0;
-	return fail(r, (int)r->parser.problem_mark.line, r->parser.problem ? r->parser.problem : "not YAML");
+	line = line_of(r, &r->parser.problem_mark);
+	/* Of bytes that are no text libyaml knows the offset only. */
+	if (r->parser.error == YAML_READER_ERROR) {
+		line = r->first + 1;
+		for (size_t i = 0; i < r->parser.problem_offset && i < r->len; i++)
+			line += r->text[i] == '\n';
+	}
+	return fail(r, line, "%s", r->parser.problem ? r->parser.problem : "not YAML");
 }
 
 /* Plain scalars follow YAML's core schema; quoted ones are strings. */
@@ -71,7 +97,7 @@ static int sequence(struct reader *r, int line, int depth, cJSON **ret)
 			break;
 		if (ev.type == YAML_SEQUENCE_END_EVENT) {
 			yaml_event_delete(&ev);
-			array->valueint = line + 1;
+			array->valueint = line;
 			*ret = array;
 			return 0;
 		}
@@ -99,19 +125,19 @@ static int mapping(struct reader *r, int line, int depth, cJSON **ret)
 			break;
 		if (key.type == YAML_MAPPING_END_EVENT) {
 			yaml_event_delete(&key);
-			object->valueint = line + 1;
+			object->valueint = line;
 			*ret = object;
 			return 0;
 		}
 		if (key.type != YAML_SCALAR_EVENT) {
-			e = fail(r, (int)key.start_mark.line, "a key must be a plain name");
+			e = fail(r, line_of(r, &key.start_mark), "a key must be a plain name");
 			yaml_event_delete(&key);
 			break;
 		}
 		name = (const char *)key.data.scalar.value;
 		/* Which of two equal keys counts differs between parsers: somebody would be surprised. */
 		if (cJSON_GetObjectItemCaseSensitive(object, name))
-			e = fail(r, (int)key.start_mark.line, "the same key twice");
+			e = fail(r, line_of(r, &key.start_mark), "the same key twice: %s", name);
 		if (!e)
 			e = next(r, &ev);
 		if (!e) {
@@ -128,7 +154,7 @@ static int mapping(struct reader *r, int line, int depth, cJSON **ret)
 
 static int node(struct reader *r, yaml_event_t *ev, int depth, cJSON **ret)
 {
-	int line = (int)ev->start_mark.line;
+	int line = line_of(r, &ev->start_mark);
 
 	if (++r->nodes > YAML_NODES_MAX)
 		return fail(r, line, "too many values in one file");
@@ -140,7 +166,7 @@ static int node(struct reader *r, yaml_event_t *ev, int depth, cJSON **ret)
 		if (!*ret)
 			return fail(r, line, "a value holds a NUL character");
 		if (cJSON_IsString(*ret))
-			(*ret)->valueint = line + 1;
+			(*ret)->valueint = line;
 		return 0;
 	case YAML_SEQUENCE_START_EVENT:
 		return sequence(r, line, depth + 1, ret);
@@ -153,37 +179,94 @@ static int node(struct reader *r, yaml_event_t *ev, int depth, cJSON **ret)
 	}
 }
 
-int yaml_parse(const char *text, size_t len, void (*doc)(void *arg, cJSON *tree, int line), void *arg,
-	       struct yaml_error *ret_error)
+static int piece(struct reader *r, const struct yaml_handlers *to, void *arg)
 {
-	struct reader r = {.error = ret_error};
 	bool end = false;
 	int e = 0;
 
-	if (!yaml_parser_initialize(&r.parser))
+	if (!yaml_parser_initialize(&r->parser))
 		return -ENOMEM;
-	yaml_parser_set_input_string(&r.parser, (const unsigned char *)text, len);
+	yaml_parser_set_input_string(&r->parser, (const unsigned char *)r->text, r->len);
 	while (!e && !end) {
 		yaml_event_t ev;
 		cJSON *tree = NULL;
 
-		e = next(&r, &ev);
+		e = next(r, &ev);
 		if (e)
 			break;
 		if (ev.type == YAML_STREAM_END_EVENT) {
 			end = true;
 		} else if (ev.type != YAML_STREAM_START_EVENT && ev.type != YAML_DOCUMENT_START_EVENT &&
 			   ev.type != YAML_DOCUMENT_END_EVENT) {
-			int line = (int)ev.start_mark.line + 1;
+			int line = line_of(r, &ev.start_mark);
 
-			e = node(&r, &ev, 0, &tree);
+			e = node(r, &ev, 0, &tree);
 			if (!e && cJSON_IsNull(tree))
 				cJSON_Delete(tree);
 			else if (!e)
-				doc(arg, tree, line);
+				to->document(arg, tree, line);
 		}
 		yaml_event_delete(&ev);
 	}
-	yaml_parser_delete(&r.parser);
+	yaml_parser_delete(&r->parser);
 	return e;
+}
+
+static bool is_marker(const char *line, size_t len, const char *marker)
+{
+	return len >= 3 && !memcmp(line, marker, 3) && (len == 3 || strchr(" \t\r\n", line[3]));
+}
+
+/* The length of the first document with all that precedes it: no line inside one may start with "---" or "..." (YAML 1.2,
+ * 9.1.2), so that what is broken inside cannot hide where the next begins. *ret_lines: the lines in it. */
+static size_t first_document(const char *text, size_t len, int *ret_lines)
+{
+	bool begun = false;
+	size_t at = 0;
+	int lines = 0;
+
+	while (at < len) {
+		const char *line = text + at, *stop = memchr(line, '\n', len - at);
+		size_t n = stop ? (size_t)(stop - line) + 1 : len - at, blank = 0;
+
+		if (begun && is_marker(line, n, "---"))
+			break;
+		at += n;
+		lines++;
+		if (is_marker(line, n, "..."))
+			break;
+		while (blank < n && strchr(" \t\r\n", line[blank]))
+			blank++;
+		/* Comments and directives belong to the document that follows. */
+		begun |= blank < n && line[blank] != '#' && line[0] != '%';
+	}
+	*ret_lines = lines;
+	return at;
+}
+
+static bool is_utf16(const char *text, size_t len)
+{
+	return len >= 2 && (!memcmp(text, "\xff\xfe", 2) || !memcmp(text, "\xfe\xff", 2));
+}
+
+int yaml_parse(const char *text, size_t len, const struct yaml_handlers *to, void *arg)
+{
+	struct reader r = {0};
+	int bad = 0;
+
+	for (size_t at = 0; at < len; at += r.len) {
+		int lines = 0, e;
+
+		r.text = text + at;
+		r.len = is_utf16(text, len) ? len : first_document(r.text, len - at, &lines);
+		e = piece(&r, to, arg);
+		if (e == -ENOMEM)
+			return e;
+		if (e) {
+			to->broken(arg, &r.error);
+			bad = e;
+		}
+		r.first += lines;
+	}
+	return bad;
 }
