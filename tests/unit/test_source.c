@@ -201,8 +201,43 @@ static void broken_yaml_keeps_the_file(void **state)
 	reload("apiVersion: v1\nkind: [\n");
 	assert_int_equal(to("10.96.0.1", 80).kind, ROUTE_HBONE);
 	assert_int_equal(cJSON_GetArraySize(store.problems), 1);
-	reload("a: &x [1]\nb: *x\n");
+	reload("a: &x [1, *x]\n");
 	assert_int_equal(to("10.96.0.1", 80).kind, ROUTE_HBONE);
+}
+
+static bool problem_says(const char *text)
+{
+	const cJSON *p;
+
+	cJSON_ArrayForEach(p, store.problems)
+	{
+		if (strstr(decode_string(p, "reason", ""), text))
+			return true;
+	}
+	return false;
+}
+
+static void anchors_and_merge_keys_are_resolved(void **state)
+{
+	static const char bomb[] = "a: &a [x,x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\n"
+				   "d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: [*e,*e,*e]\n";
+
+	(void)state;
+	reload("apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: s, labels: &l {app: web, version: &v '2'}}\n"
+	       "spec: {}\nstatus: {podIP: &ip 10.0.7.1, podIPs: [{ip: *ip}]}\n---\n"
+	       "apiVersion: v1\nkind: Service\nmetadata: {name: w, namespace: s, labels: {<<: {app: one, more: x}, app: two}}\n"
+	       "spec: {clusterIP: 10.96.7.1, selector: {<<: [&s {app: web}, {app: no}]}, notes: [*s], ports: [{port: &p 80, targetPort: *p}]}\n");
+	assert_int_equal(cJSON_GetArraySize(store.problems), 0);
+	assert_int_equal(to("10.96.7.1", 80).target.port, 80);
+	assert_string_equal(to("10.96.7.1", 80).workload->canonical_revision, "2");
+	assert_string_equal(decode_string(decode_labels(resource("Service/s/w")->tree), "app", ""), "two");
+	assert_string_equal(decode_string(decode_labels(resource("Service/s/w")->tree), "more", ""), "x");
+	reload(bomb);
+	assert_true(problem_says("too many values"));
+	reload("a: &x 1\n---\na: *x\n");
+	assert_true(problem_says("*x names no anchor"));
+	reload("a: {<<: 5}\n");
+	assert_true(problem_says("<<: must be"));
 }
 
 static void slices_win_over_selectors(void **state)
@@ -374,6 +409,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(sidecar_and_host_network_stay_out, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_broken_document_hides_no_other, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(lines_count_from_the_files_start, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(anchors_and_merge_keys_are_resolved, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(names_come_from_owner_and_labels, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(readiness_follows_the_status, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_pod_being_deleted_stays_in_the_mesh, set_up, tear_down),

@@ -11,6 +11,12 @@
 #include <string.h>
 #include <yaml.h>
 
+/* A value that may be named again in the same document. */
+struct anchor {
+	char *name;
+	const cJSON *value;
+};
+
 struct reader {
 	yaml_parser_t parser;
 	struct yaml_error error;
@@ -18,6 +24,9 @@ struct reader {
 	size_t len;
 	int first; /* its first line in the file */
 	int nodes;
+	struct anchor anchors[YAML_ANCHORS_MAX];
+	int n_anchors;
+	cJSON *merged; /* values of merge keys */
 };
 
 /* Lines are counted from 1, those of libyaml from 0. */
@@ -83,6 +92,97 @@ static cJSON *scalar(const yaml_event_t *ev)
 
 static int node(struct reader *r, yaml_event_t *ev, int depth, cJSON **ret);
 
+/* --- anchors and aliases --- */
+
+static void anchors_forget(struct reader *r)
+{
+	while (r->n_anchors)
+		free(r->anchors[--r->n_anchors].name);
+	cJSON_Delete(r->merged);
+	r->merged = NULL;
+}
+
+/* Remembered when complete, so that no value can hold itself. */
+static int anchor_keep(struct reader *r, const char *name, const cJSON *value, int line)
+{
+	char *copy;
+
+	if (r->n_anchors == YAML_ANCHORS_MAX)
+		return fail(r, line, "too many anchors in one document");
+	copy = strdup(name);
+	if (!copy)
+		return -ENOMEM;
+	r->anchors[r->n_anchors++] = (struct anchor){copy, value};
+	return 0;
+}
+
+/* Counts the values that a copy would add; false when they are too many or too deep. */
+static bool may_copy(struct reader *r, const cJSON *value, int depth)
+{
+	const cJSON *i;
+
+	if (++r->nodes > YAML_NODES_MAX || depth > YAML_DEPTH_MAX)
+		return false;
+	cJSON_ArrayForEach(i, value)
+	{
+		if (!may_copy(r, i, depth + 1))
+			return false;
+	}
+	return true;
+}
+
+/* An alias is a copy: the limits on values and depth hold for what it stands for, not for how it is written. */
+static int alias(struct reader *r, const char *name, int line, int depth, cJSON **ret)
+{
+	/* The last one of that name (YAML 1.2, 7.1). */
+	for (int i = r->n_anchors - 1; i >= 0; i--) {
+		if (strcmp(r->anchors[i].name, name))
+			continue;
+		if (!may_copy(r, r->anchors[i].value, depth))
+			return fail(r, line, "the alias *%s: too many values in one file, or nested too deeply", name);
+		*ret = cJSON_Duplicate(r->anchors[i].value, true);
+		return *ret ? 0 : -ENOMEM;
+	}
+	return fail(r, line, "the alias *%s names no anchor before it in this document", name);
+}
+
+/* Copies of the children of `from` that `object` has not got. */
+static int merge_one(struct reader *r, cJSON *object, const cJSON *from, int line, int depth)
+{
+	const cJSON *i;
+
+	cJSON_ArrayForEach(i, from)
+	{
+		if (cJSON_GetObjectItemCaseSensitive(object, i->string))
+			continue;
+		if (!may_copy(r, i, depth))
+			return fail(r, line, "<<: too many values in one file, or nested too deeply");
+		cJSON_AddItemToObject(object, i->string, cJSON_Duplicate(i, true));
+	}
+	return 0;
+}
+
+/* `<<` (YAML 1.1 merge key, which kubectl and Helm read): a mapping, or a list of them of which the first counts. */
+static int merge(struct reader *r, cJSON *object, const cJSON *from, int line, int depth)
+{
+	const cJSON *i;
+	int e = 0;
+
+	if (cJSON_IsObject(from))
+		return merge_one(r, object, from, line, depth);
+	if (!cJSON_IsArray(from))
+		return fail(r, line, "<<: must be a mapping or a list of mappings");
+	cJSON_ArrayForEach(i, from)
+	{
+		if (!e)
+			e = cJSON_IsObject(i) ? merge_one(r, object, i, line, depth) :
+						fail(r, line, "<<: must be a mapping or a list of mappings");
+	}
+	return e;
+}
+
+/* --- values --- */
+
 static int sequence(struct reader *r, int line, int depth, cJSON **ret)
 {
 	cJSON *array = cJSON_CreateArray();
@@ -112,8 +212,8 @@ static int sequence(struct reader *r, int line, int depth, cJSON **ret)
 
 static int mapping(struct reader *r, int line, int depth, cJSON **ret)
 {
-	cJSON *object = cJSON_CreateObject();
-	int e = object ? 0 : -ENOMEM;
+	cJSON *object = cJSON_CreateObject(), *merged = NULL;
+	int e = object ? 0 : -ENOMEM, merged_line = 0;
 
 	while (!e) {
 		yaml_event_t key, ev;
@@ -126,6 +226,10 @@ static int mapping(struct reader *r, int line, int depth, cJSON **ret)
 		if (key.type == YAML_MAPPING_END_EVENT) {
 			yaml_event_delete(&key);
 			object->valueint = line;
+			/* Last: what the mapping says itself counts, wherever it stands. */
+			e = merged ? merge(r, object, merged, merged_line, depth) : 0;
+			if (e)
+				break;
 			*ret = object;
 			return 0;
 		}
@@ -135,8 +239,9 @@ static int mapping(struct reader *r, int line, int depth, cJSON **ret)
 			break;
 		}
 		name = (const char *)key.data.scalar.value;
+		bool is_merge = key.data.scalar.style == YAML_PLAIN_SCALAR_STYLE && !strcmp(name, "<<");
 		/* Which of two equal keys counts differs between parsers: somebody would be surprised. */
-		if (cJSON_GetObjectItemCaseSensitive(object, name))
+		if (cJSON_GetObjectItemCaseSensitive(object, name) || (is_merge && merged))
 			e = fail(r, line_of(r, &key.start_mark), "the same key twice: %s", name);
 		if (!e)
 			e = next(r, &ev);
@@ -144,8 +249,14 @@ static int mapping(struct reader *r, int line, int depth, cJSON **ret)
 			e = node(r, &ev, depth, &item);
 			yaml_event_delete(&ev);
 		}
-		if (!e)
+		if (!e && is_merge) {
+			/* Kept to the end of the document: what is inside may have an anchor. */
+			merged = item;
+			merged_line = line_of(r, &key.start_mark);
+			cJSON_AddItemToArray(r->merged, merged);
+		} else if (!e) {
 			cJSON_AddItemToObject(object, name, item);
+		}
 		yaml_event_delete(&key);
 	}
 	cJSON_Delete(object);
@@ -154,7 +265,8 @@ static int mapping(struct reader *r, int line, int depth, cJSON **ret)
 
 static int node(struct reader *r, yaml_event_t *ev, int depth, cJSON **ret)
 {
-	int line = line_of(r, &ev->start_mark);
+	int line = line_of(r, &ev->start_mark), e = 0;
+	const yaml_char_t *anchor = NULL;
 
 	if (++r->nodes > YAML_NODES_MAX)
 		return fail(r, line, "too many values in one file");
@@ -162,21 +274,34 @@ static int node(struct reader *r, yaml_event_t *ev, int depth, cJSON **ret)
 		return fail(r, line, "nested too deeply");
 	switch (ev->type) {
 	case YAML_SCALAR_EVENT:
+		anchor = ev->data.scalar.anchor;
 		*ret = scalar(ev);
 		if (!*ret)
 			return fail(r, line, "a value holds a NUL character");
 		if (cJSON_IsString(*ret))
 			(*ret)->valueint = line;
-		return 0;
+		break;
 	case YAML_SEQUENCE_START_EVENT:
-		return sequence(r, line, depth + 1, ret);
+		anchor = ev->data.sequence_start.anchor;
+		e = sequence(r, line, depth + 1, ret);
+		break;
 	case YAML_MAPPING_START_EVENT:
-		return mapping(r, line, depth + 1, ret);
+		anchor = ev->data.mapping_start.anchor;
+		e = mapping(r, line, depth + 1, ret);
+		break;
 	case YAML_ALIAS_EVENT:
-		return fail(r, line, "YAML aliases are not supported in manifests");
+		return alias(r, (const char *)ev->data.alias.anchor, line, depth, ret);
 	default:
 		return fail(r, line, "not a value");
 	}
+	if (e || !anchor)
+		return e;
+	e = anchor_keep(r, (const char *)anchor, *ret, line);
+	if (e) {
+		cJSON_Delete(*ret);
+		*ret = NULL;
+	}
+	return e;
 }
 
 static int piece(struct reader *r, const struct yaml_handlers *to, void *arg)
@@ -200,7 +325,9 @@ static int piece(struct reader *r, const struct yaml_handlers *to, void *arg)
 			   ev.type != YAML_DOCUMENT_END_EVENT) {
 			int line = line_of(r, &ev.start_mark);
 
-			e = node(r, &ev, 0, &tree);
+			r->merged = cJSON_CreateArray();
+			e = r->merged ? node(r, &ev, 0, &tree) : -ENOMEM;
+			anchors_forget(r);
 			if (!e && cJSON_IsNull(tree))
 				cJSON_Delete(tree);
 			else if (!e)

@@ -10,6 +10,7 @@
 #define YAML_FILE_MAX (4 * 1024 * 1024)
 #define YAML_DEPTH_MAX 64
 #define YAML_NODES_MAX 200000
+#define YAML_ANCHORS_MAX 256
 
 struct yaml_error {
 	int line;
@@ -24,5 +25,5 @@ struct yaml_handlers {
 };
 
 /* Parses all documents of a text (JSON is a subset of YAML). 0, -EINVAL when one was broken, or -ENOMEM.
- * Aliases are refused: Kubernetes manifests do without, and they are how small files become large trees. */
+ * Aliases and merge keys are resolved into copies that count against the limits: a small file does not become a large tree. */
 int yaml_parse(const char *text, size_t len, const struct yaml_handlers *to, void *arg);
