@@ -7,10 +7,12 @@
 #include "engine/base/log.h"
 #include "engine/model/route.h"
 
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 static const char mesh[] =
@@ -396,6 +398,51 @@ static void lines_count_from_the_files_start(void **state)
 	assert_non_null(strstr(resource("Service/default/s")->reason, "(line 13)"));
 }
 
+static void lists_are_their_items(void **state)
+{
+	static const char pod[] = "{apiVersion: v1, kind: Pod, metadata: {name: %s}, spec: {}, status: {podIP: %s}}";
+	char text[1000];
+	int n;
+
+	(void)state;
+	n = snprintf(text, sizeof(text), "apiVersion: v1\nkind: List\nitems:\n- ");
+	n += snprintf(text + n, sizeof(text) - (size_t)n, pod, "a", "10.0.8.1");
+	snprintf(text + n, sizeof(text) - (size_t)n,
+		 "\n- {apiVersion: v1, kind: Service, metadata: {name: b}}\n---\n"
+		 "{\"apiVersion\": \"v1\", \"kind\": \"PodList\", \"metadata\": {\"resourceVersion\": \"\"}, \"items\": [\n"
+		 " {\"metadata\": {\"name\": \"c\"}, \"spec\": {}, \"status\": {\"podIP\": \"10.0.8.3\"}}]}\n---\n"
+		 "apiVersion: apps/v1\nkind: DeploymentList\nitems: []\n");
+	reload(text);
+	assert_int_equal(to("10.0.8.1", 80).kind, ROUTE_TCP);
+	assert_int_equal(to("10.0.8.3", 80).kind, ROUTE_TCP);
+	assert_int_equal(resource("Service/default/b")->state, RESOURCE_REFUSED);
+	assert_int_equal(resource("Service/default/b")->line, 5);
+	assert_int_equal(resource("Pod/default/c")->line, 8);
+	assert_int_equal(store.resources.n, 3);
+}
+
+static void what_is_not_used_is_not_kept(void **state)
+{
+	char path[] = "/tmp/wr-test-source-XXXXXX", text[2000] = "";
+	int fd = mkstemp(path);
+
+	(void)state;
+	reload("apiVersion: v1\nkind: Secret\nmetadata: {name: s, namespace: n}\nstringData: {password: hunter2}\n---\n"
+	       "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p}\nspec: {action: DENY}\n---\n"
+	       "just a text\n---\napiVersion: batch/v1\nkind: Job\nmetadata: {generateName: once-}\n");
+	assert_int_equal(resource("Secret/n/s")->state, RESOURCE_IGNORED);
+	assert_int_equal(resource("?//m.yaml:11")->state, RESOURCE_REFUSED);
+	assert_int_equal(resource("Job/default/m.yaml:13")->state, RESOURCE_IGNORED);
+	close(fd);
+	assert_int_equal(store_save(&store, path), 0);
+	fd = open(path, O_RDONLY);
+	assert_true(read(fd, text, sizeof(text) - 1) > 0);
+	assert_null(strstr(text, "hunter2"));
+	assert_non_null(strstr(text, "DENY"));
+	close(fd);
+	unlink(path);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -410,6 +457,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_broken_document_hides_no_other, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(lines_count_from_the_files_start, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(anchors_and_merge_keys_are_resolved, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(lists_are_their_items, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(what_is_not_used_is_not_kept, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(names_come_from_owner_and_labels, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(readiness_follows_the_status, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_pod_being_deleted_stays_in_the_mesh, set_up, tear_down),
