@@ -170,6 +170,9 @@ static void bad_values_are_refused_and_the_last_good_stays(void **state)
 		{"ip: 10.0.2.1", "ip: 10.0.2.300", "Pod/shop/web-1", "status.podIPs[].ip"},
 		{"port: 80,", "port: 80000,", "Service/shop/web", "spec.ports[].port"},
 		{"clusterIP: 10.96.0.1", "clusterIP: ten", "Service/shop/web", "spec.clusterIP"},
+		{"targetPort: http", "targetPort: '8080'", "Service/shop/web", "spec.ports[].targetPort: a number"},
+		{"selector: {app: web}", "selector: {app: }", "Service/shop/web", "spec.selector.app"},
+		{"labels: {app: web}", "labels: {app: web, version: 1.10}", "Pod/shop/web-1", "metadata.labels.version"},
 		{"containerPort: 8080", "containerPort: x", "Pod/shop/web-1", "containerPort"},
 		{"nodeName: n2, serviceAccountName", "nodeName: [n2], serviceAccountName", "Pod/shop/web-1", "spec.nodeName"},
 		{"serviceAccountName: web", "serviceAccountName: We/b", "Pod/shop/web-1", "spec.serviceAccountName"},
@@ -443,6 +446,25 @@ static void what_is_not_used_is_not_kept(void **state)
 	unlink(path);
 }
 
+/* What Helm, kubectl and the API server write and nobody means anything by. */
+static void emptiness_is_no_mistake(void **state)
+{
+	struct workload *w;
+
+	(void)state;
+	reload("# Source: chart/templates/none.yaml\n\n---\n---\n# Source: x\napiVersion: v1\nkind: Pod\nmetadata:\n  name: p\n"
+	       "  creationTimestamp: null\n  labels:\n    app: x\n    part-of:\n    istio.io/dataplane-mode:\n  annotations:\n    note:\n"
+	       "spec:\n  nodeName: \"\"\n  serviceAccountName: \"\"\n  containers:\n  - name: c\n    ports: []\n  initContainers:\n"
+	       "status:\n  podIP: \"\"\n  podIPs: []\n  conditions:\n---\n"
+	       "apiVersion: v1\nkind: Service\nmetadata: {name: s, annotations: {}}\nspec:\n  clusterIP: \"\"\n  externalTrafficPolicy:\n"
+	       "  ports:\n  - port: 80\n    targetPort:\n    protocol:\n    nodePort: null\n  selector: {app: x}\nstatus: {loadBalancer: {}}\n");
+	assert_int_equal(resource("Pod/default/p")->state, RESOURCE_APPLIED);
+	assert_int_equal(resource("Service/default/s")->state, RESOURCE_APPLIED);
+	w = model_workload_by_uid(model, "Kubernetes//Pod/default/p");
+	assert_string_equal(w->identity, "spiffe://cluster.local/ns/default/sa/default");
+	assert_true(w->ready && !w->labelled && !w->local);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -459,6 +481,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(anchors_and_merge_keys_are_resolved, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(lists_are_their_items, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(what_is_not_used_is_not_kept, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(emptiness_is_no_mistake, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(names_come_from_owner_and_labels, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(readiness_follows_the_status, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_pod_being_deleted_stays_in_the_mesh, set_up, tear_down),

@@ -148,13 +148,14 @@ static bool dns_name(struct check *c, const cJSON *o, const char *path, const ch
 	return true;
 }
 
-static bool texts(struct check *c, const cJSON *o, const char *path)
+/* Nothing behind the colon, as templates often leave it, is the empty text in labels and annotations. */
+static bool texts(struct check *c, const cJSON *o, const char *path, bool may_be_empty)
 {
 	const cJSON *i;
 
 	cJSON_ArrayForEach(i, o)
 	{
-		if (!cJSON_IsString(i))
+		if (!cJSON_IsString(i) && !(may_be_empty && cJSON_IsNull(i)))
 			return refuse(c, o, "%s.%s: must be a text; put it in quotes", path, i->string);
 	}
 	return true;
@@ -176,8 +177,21 @@ static bool metadata(struct check *c, const cJSON *tree)
 
 	return want_object(c, tree, "", "metadata", true) && dns_name(c, m, "metadata", "name", true) &&
 	       dns_name(c, m, "metadata", "namespace", false) && want_object(c, m, "metadata", "labels", false) &&
-	       want_object(c, m, "metadata", "annotations", false) && texts(c, get(m, "labels"), "metadata.labels") &&
-	       texts(c, get(m, "annotations"), "metadata.annotations") && mode_label(c, get(m, "labels"));
+	       want_object(c, m, "metadata", "annotations", false) && texts(c, get(m, "labels"), "metadata.labels", true) &&
+	       texts(c, get(m, "annotations"), "metadata.annotations", true) && mode_label(c, get(m, "labels"));
+}
+
+/* The API's "" means the default account, and an address that is not there yet. */
+static bool account_name(struct check *c, const cJSON *spec)
+{
+	const char *v = decode_string(spec, "serviceAccountName", NULL);
+
+	return (v && !*v) || dns_name(c, spec, "spec", "serviceAccountName", false);
+}
+
+static bool is_empty_text(const cJSON *v)
+{
+	return cJSON_IsString(v) && !*v->valuestring;
 }
 
 static bool pod(struct check *c, const cJSON *tree)
@@ -185,7 +199,7 @@ static bool pod(struct check *c, const cJSON *tree)
 	const cJSON *spec = get(tree, "spec"), *status = get(tree, "status"), *i, *k;
 
 	if (!want_object(c, tree, "", "spec", true) || !want_object(c, tree, "", "status", false) ||
-	    !want_string(c, spec, "spec", "nodeName", false) || !dns_name(c, spec, "spec", "serviceAccountName", false) ||
+	    !want_string(c, spec, "spec", "nodeName", false) || !account_name(c, spec) ||
 	    !want_bool(c, spec, "spec", "hostNetwork") || !want_list(c, spec, "spec", "containers") ||
 	    !want_list(c, spec, "spec", "initContainers") || !want_list(c, status, "status", "podIPs") ||
 	    !want_list(c, status, "status", "conditions") || !want_string(c, status, "status", "phase", false))
@@ -200,7 +214,7 @@ static bool pod(struct check *c, const cJSON *tree)
 				return false;
 		}
 	}
-	if (get(status, "podIP") && !address(c, get(status, "podIP"), "status.podIP"))
+	if (get(status, "podIP") && !is_empty_text(get(status, "podIP")) && !address(c, get(status, "podIP"), "status.podIP"))
 		return false;
 	cJSON_ArrayForEach(i, get(status, "podIPs"))
 	{
@@ -215,6 +229,9 @@ static bool service_port(struct check *c, const cJSON *p)
 	static const char *const fields[] = {"name", "port", "targetPort", "protocol", "nodePort", "appProtocol", NULL};
 	const cJSON *t = get(p, "targetPort");
 
+	/* The API server refuses a name without a letter: it would be looked for among the container ports' names. */
+	if (cJSON_IsString(t) && strspn(t->valuestring, "0123456789-") == strlen(t->valuestring))
+		return refuse(c, t, "spec.ports[].targetPort: a number must not be in quotes: %s", t->valuestring);
 	if (!cJSON_IsObject(p))
 		return refuse(c, p, "spec.ports[]: must be a mapping");
 	known(c, "spec.ports[]", p, fields);
@@ -235,7 +252,7 @@ static bool service(struct check *c, const cJSON *tree)
 
 	if (!want_object(c, tree, "", "spec", true) || !want_list(c, spec, "spec", "ports") ||
 	    !want_list(c, spec, "spec", "clusterIPs") || !want_object(c, spec, "spec", "selector", false) ||
-	    !texts(c, get(spec, "selector"), "spec.selector") || !want_bool(c, spec, "spec", "publishNotReadyAddresses") ||
+	    !texts(c, get(spec, "selector"), "spec.selector", false) || !want_bool(c, spec, "spec", "publishNotReadyAddresses") ||
 	    !want_string(c, spec, "spec", "clusterIP", false))
 		return false;
 	known(c, "spec", spec, fields);

@@ -188,11 +188,13 @@ struct workload *assemble_workload(const struct assembly *a, const struct store 
 	const cJSON *labels = decode_labels(pod->tree);
 	const char *phase = decode_string(status, "phase", "");
 	const char *netns = decode_annotation(pod->tree, "warren.dev/netns");
-	const char *account = decode_string(spec, "serviceAccountName", "default"), *td = a->cfg.trust_domain;
+	const char *account = decode_string(spec, "serviceAccountName", ""), *td = a->cfg.trust_domain;
 	struct workload *w = workload_new();
 
 	if (!w)
 		return NULL;
+	if (!*account)
+		account = "default";
 	w->name = strdup(pod->name);
 	w->namespace_ = strdup(pod->namespace_);
 	w->service_account = strdup(account);
