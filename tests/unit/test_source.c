@@ -263,6 +263,30 @@ static void slices_win_over_selectors(void **state)
 	assert_null(r.workload);
 }
 
+/* A Service without selector and what an operator wrote for it, in the older form too. */
+static void endpoints_serve_without_a_selector(void **state)
+{
+	static const char service[] = "apiVersion: v1\nkind: Service\nmetadata: {name: db}\n"
+				      "spec: {clusterIP: 10.96.5.1, ports: [{port: 5432}]%s}\n---\n"
+				      "apiVersion: v1\nkind: Endpoints\nmetadata: {name: db}\nsubsets:\n"
+				      "- {addresses: [{ip: %s}], notReadyAddresses: [{ip: 192.0.2.43}], ports: [{port: 9376}]}\n";
+	char text[600];
+
+	(void)state;
+	snprintf(text, sizeof(text), service, "", "192.0.2.42");
+	reload(text);
+	assert_int_equal(to("10.96.5.1", 5432).kind, ROUTE_TCP);
+	assert_int_equal(to("10.96.5.1", 5432).target.port, 9376);
+	assert_int_equal(to("10.96.5.1", 5432).service->n_endpoints, 2);
+	snprintf(text, sizeof(text), service, "", "192.0.2.420");
+	reload(text);
+	assert_non_null(strstr(resource("Endpoints/default/db")->reason, "subsets[].addresses[]: not an IP address: 192.0.2.420 (line 10)"));
+	assert_int_equal(to("10.96.5.1", 5432).kind, ROUTE_TCP);
+	snprintf(text, sizeof(text), service, ", selector: {app: none}", "192.0.2.42");
+	reload(text);
+	assert_int_equal(to("10.96.5.1", 5432).reason, WR_REASON_NO_ENDPOINT);
+}
+
 static void sidecar_and_host_network_stay_out(void **state)
 {
 	(void)state;
@@ -482,6 +506,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(lists_are_their_items, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(what_is_not_used_is_not_kept, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(emptiness_is_no_mistake, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(endpoints_serve_without_a_selector, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(names_come_from_owner_and_labels, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(readiness_follows_the_status, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_pod_being_deleted_stays_in_the_mesh, set_up, tear_down),

@@ -298,6 +298,45 @@ static bool endpointslice(struct check *c, const cJSON *tree)
 	return true;
 }
 
+static bool endpoints_addresses(struct check *c, const cJSON *subset, const char *name, const char *path)
+{
+	const cJSON *a;
+
+	if (!want_list(c, subset, "subsets[]", name))
+		return false;
+	cJSON_ArrayForEach(a, get(subset, name))
+	{
+		if (!cJSON_IsObject(a))
+			return refuse(c, subset, "%s: must be a mapping", path);
+		if (!get(a, "ip"))
+			return refuse(c, a, "%s.ip: missing", path);
+		if (!address(c, get(a, "ip"), path))
+			return false;
+	}
+	return true;
+}
+
+static bool endpoints(struct check *c, const cJSON *tree)
+{
+	const cJSON *i, *p;
+
+	if (!want_list(c, tree, "endpoints", "subsets"))
+		return false;
+	cJSON_ArrayForEach(i, get(tree, "subsets"))
+	{
+		if (!endpoints_addresses(c, i, "addresses", "subsets[].addresses[]") ||
+		    !endpoints_addresses(c, i, "notReadyAddresses", "subsets[].notReadyAddresses[]") ||
+		    !want_list(c, i, "subsets[]", "ports"))
+			return false;
+		cJSON_ArrayForEach(p, get(i, "ports"))
+		{
+			if (!port_number(c, get(p, "port"), p, "subsets[].ports[].port"))
+				return false;
+		}
+	}
+	return true;
+}
+
 static const struct {
 	const char *name, *api;
 	enum resource_kind kind;
@@ -307,6 +346,7 @@ static const struct {
 	{"Pod", "v1", KIND_POD, pod},
 	{"Service", "v1", KIND_SERVICE, service},
 	{"EndpointSlice", "discovery.k8s.io/v1", KIND_ENDPOINTSLICE, endpointslice},
+	{"Endpoints", "v1", KIND_ENDPOINTS, endpoints},
 	{"ServiceAccount", "v1", KIND_SERVICEACCOUNT, NULL},
 };
 
@@ -322,7 +362,7 @@ static int not_handled(const char *kind, char **ret_reason)
 int decode_check(const cJSON *tree, enum resource_kind *ret_kind, char **ret_reason)
 {
 	static const char *const fields[] = {"apiVersion", "kind", "metadata", "spec", "status", "addressType", "endpoints",
-					     "ports", "secrets", "imagePullSecrets", "automountServiceAccountToken", NULL};
+					     "ports", "subsets", "secrets", "imagePullSecrets", "automountServiceAccountToken", NULL};
 	struct check c = {0};
 	const char *kind = decode_string(tree, "kind", NULL), *api = decode_string(tree, "apiVersion", NULL);
 	size_t i;
