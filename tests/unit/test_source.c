@@ -225,7 +225,8 @@ static bool problem_says(const char *text)
 static void anchors_and_merge_keys_are_resolved(void **state)
 {
 	static const char bomb[] = "a: &a [x,x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\n"
-				   "d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: [*e,*e,*e]\n";
+				   "d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\n"
+				   "f: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e,*e]\n";
 
 	(void)state;
 	reload("apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: s, labels: &l {app: web, version: &v '2'}}\n"
@@ -489,6 +490,29 @@ static void emptiness_is_no_mistake(void **state)
 	assert_true(w->ready && !w->labelled && !w->local);
 }
 
+static void a_large_cluster_fits_in_one_file(void **state)
+{
+	char *text = NULL;
+	size_t size;
+	FILE *f = open_memstream(&text, &size);
+
+	(void)state;
+	fprintf(f, "apiVersion: v1\nkind: List\nitems:\n");
+	for (int i = 0; i < 1000; i++) {
+		fprintf(f, "- apiVersion: v1\n  kind: Pod\n  metadata:\n    name: p%d\n    managedFields:\n", i);
+		for (int k = 0; k < 300; k++)
+			fprintf(f, "    - f:conditions: {}\n");
+		fprintf(f, "  spec: {}\n  status: {podIP: 10.4.%d.%d}\n", i / 250, i % 250);
+	}
+	assert_int_equal(fclose(f), 0);
+	assert_true(size > 5 * 1000 * 1000 && size < YAML_FILE_MAX);
+	reload(text);
+	free(text);
+	assert_int_equal(to("10.4.3.249", 80).kind, ROUTE_TCP);
+	assert_null(cJSON_GetObjectItem(cJSON_GetObjectItem(resource("Pod/default/p7")->tree, "metadata"), "managedFields"));
+	assert_int_equal(cJSON_GetArraySize(store.problems), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -507,6 +531,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(what_is_not_used_is_not_kept, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(emptiness_is_no_mistake, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(endpoints_serve_without_a_selector, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_large_cluster_fits_in_one_file, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(names_come_from_owner_and_labels, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(readiness_follows_the_status, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_pod_being_deleted_stays_in_the_mesh, set_up, tear_down),

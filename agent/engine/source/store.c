@@ -212,6 +212,8 @@ void store_put(struct store *s, const char *file, int line, cJSON *tree)
 		cJSON_Delete(tree);
 		return;
 	}
+	/* Who wrote which field last: the larger part of many a resource, and nobody's business here. */
+	cJSON_DeleteItemFromObjectCaseSensitive(cJSON_GetObjectItemCaseSensitive(tree, "metadata"), "managedFields");
 	settle(s, r, file, line, verdict == -ENOTSUP ? name_only(tree) : tree, k, verdict, reason);
 }
 

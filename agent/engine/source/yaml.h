@@ -7,9 +7,10 @@
 #include <cjson/cJSON.h>
 #include <stddef.h>
 
-#define YAML_FILE_MAX (4 * 1024 * 1024)
+/* Room for a thousand pods as `kubectl get -o yaml` writes them, managedFields and all. */
+#define YAML_FILE_MAX (16 * 1024 * 1024)
 #define YAML_DEPTH_MAX 64
-#define YAML_NODES_MAX 200000
+#define YAML_NODES_MAX 1000000
 #define YAML_ANCHORS_MAX 256
 
 struct yaml_error {
