@@ -464,3 +464,15 @@ def test_peer_without_room_for_streams(m):
             c.close()
     check(got == [b"wait"] * 3, "served once there is room", got, s.errors)
     check(tunnels <= 6, "few tunnels", tunnels)
+
+
+def test_next_hop_of_a_failed_dial(m):
+    """While nobody listens on 15008 the log still says what was dialled, not only for whom."""
+    lone = m.pods["lone"]
+    c = m.pods["client"].connect(lone.ip, 7)
+    here = "%s:%d" % c.getsockname()
+    time.sleep(0.3)
+    c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    c.close()
+    line = eventually(lambda: next((x for x in m.agents[1].access() if x.get("src.addr") == here), None), 3, "access line")
+    check(line["dst.addr"] == lone.ip + ":15008" and line["dst.hbone_addr"] == lone.ip + ":7", "next hop and authority", line)

@@ -79,10 +79,10 @@ static void write_log(struct conn *c)
 
 	if (hbone && c->target.port)
 		r.hbone_addr = c->authority ? c->authority : ip_port_format(&c->target, authority, sizeof(authority));
-	if (hbone && c->tunnel)
-		r.dst_addr = out ? c->tunnel->remote : c->tunnel->local;
-	else if (out && c->target.port)
-		r.dst_addr = c->target;
+	if (out && c->next_hop.port)
+		r.dst_addr = c->next_hop;
+	else if (hbone && c->tunnel)
+		r.dst_addr = c->tunnel->local;
 	if (c->status && c->status != 200) {
 		snprintf(detail, sizeof(detail), "http status: %d", c->status);
 		r.detail = detail;
