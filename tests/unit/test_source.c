@@ -513,6 +513,55 @@ static void a_large_cluster_fits_in_one_file(void **state)
 	assert_int_equal(cJSON_GetArraySize(store.problems), 0);
 }
 
+static void services_of_all_kinds(void **state)
+{
+	char text[IP_PORT_STRLEN], more[2 * sizeof(mesh)];
+	struct route r;
+	unsigned seen = 0;
+
+	(void)state;
+	/* Not ready, and published all the same; each pod's own port of the name. */
+	edit("spec: {clusterIP: 10.96.0.1,", "spec: {publishNotReadyAddresses: true, sessionAffinity: ClientIP, clusterIP: 10.96.0.1,");
+	for (uint64_t random = 0; random < 8; random++) {
+		struct ip_port dst = {.port = 80};
+
+		ip_addr_parse("10.96.0.1", &dst.ip);
+		route_decide(model, NULL, &dst, random, &r);
+		ip_port_format(&r.target, text, sizeof(text));
+		seen |= !strcmp(text, "10.0.2.1:8080") ? 1 : !strcmp(text, "10.0.2.2:9090") ? 2 : 4;
+	}
+	assert_int_equal(seen, 3);
+	/* No pod has a port of that name. */
+	edit("targetPort: http", "targetPort: metrics");
+	assert_int_equal(to("10.96.0.1", 80).reason, WR_REASON_NO_ENDPOINT);
+	/* An IPv4 Service of dual-stack pods; an IPv6 one whose pods have only the other family. */
+	edit("clusterIPs: [10.96.0.1, 'fd96::1']", "ipFamilies: [IPv4]");
+	r = to("10.96.0.1", 80);
+	assert_string_equal(ip_port_format(&r.target, text, sizeof(text)), "10.0.2.1:8080");
+	edit("{ip: 10.0.2.1}, {ip: 'fd00::1'}", "{ip: 10.0.2.1}");
+	r = to("fd96::1", 80);
+	assert_string_equal(ip_port_format(&r.target, text, sizeof(text)), "10.0.2.1:8080");
+	/* Headless and ExternalName have no address of their own. */
+	edit("clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1, 'fd96::1']", "clusterIP: None, clusterIPs: [None]");
+	assert_int_equal(to("10.96.0.1", 80).kind, ROUTE_PASSTHROUGH);
+	assert_non_null(model_service_by_hostname(model, "web.shop.svc.cluster.local"));
+	edit("spec: {clusterIP: 10.96.0.1,", "spec: {type: ExternalName, externalName: db.example.com,");
+	assert_null(model_service_by_hostname(model, "web.shop.svc.cluster.local"));
+	/* Slices: not ready, of a port that another slice has, by a name that no port has. */
+	snprintf(more, sizeof(more),
+		 "%s---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: a, namespace: shop,\n"
+		 "  labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\n"
+		 "endpoints: [{addresses: [10.0.2.1], conditions: {ready: false}}]\nports: [{name: http, port: 1}]\n---\n"
+		 "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: b, namespace: shop,\n"
+		 "  labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\n"
+		 "endpoints: [{addresses: [10.0.2.2]}]\nports: [{name: raw, port: 2}, {name: other, port: 3}]\n",
+		 mesh);
+	reload(more);
+	assert_int_equal(to("10.96.0.1", 80).reason, WR_REASON_NO_ENDPOINT);
+	assert_int_equal(to("10.96.0.1", 81).target.port, 2);
+	assert_int_equal(to("10.96.0.1", 81).kind, ROUTE_HBONE);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -532,6 +581,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(emptiness_is_no_mistake, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(endpoints_serve_without_a_selector, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_large_cluster_fits_in_one_file, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(services_of_all_kinds, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(names_come_from_owner_and_labels, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(readiness_follows_the_status, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_pod_being_deleted_stays_in_the_mesh, set_up, tear_down),
