@@ -25,6 +25,11 @@ static void baggage_names_the_source(void **state)
 	assert_int_equal(n, strlen(buf));
 	assert_string_equal(buf, "k8s.cluster.name=Kubernetes,k8s.namespace.name=shop,k8s.deployment.name=web,"
 				 "service.name=web,service.version=v1");
+	w.region = (char *)"eu-west-1";
+	w.zone = (char *)"eu-west-1b";
+	hbone_baggage(&w, buf);
+	assert_string_equal(strstr(buf, "service.version"),
+			    "service.version=v1,cloud.region=eu-west-1,cloud.availability_zone=eu-west-1b");
 	w.canonical_name = (char *)"a,k8s.namespace.name=other";
 	w.canonical_revision = NULL;
 	hbone_baggage(&w, buf);

@@ -352,6 +352,29 @@ static void names_come_from_owner_and_labels(void **state)
 	}
 }
 
+static void locality_comes_from_the_node(void **state)
+{
+	static const char pod[] = "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: s}\nspec: {nodeName: n9}\n";
+	static const char node[] = "apiVersion: v1\nkind: Node\nmetadata: {name: n9, labels: {topology.kubernetes.io/region: eu,\n"
+				   "  topology.kubernetes.io/zone: eu-%s}}\n---\n%s";
+	struct workload *w;
+	char text[600];
+
+	(void)state;
+	reload(pod);
+	w = model_workload_by_uid(model, "Kubernetes//Pod/s/p");
+	assert_true(w && !w->region && !w->zone);
+	for (const char *zone = "ab"; *zone; zone++) {
+		char z[2] = {*zone, 0}, want[] = {'e', 'u', '-', *zone, 0};
+
+		snprintf(text, sizeof(text), node, z, pod);
+		reload(text);
+		w = model_workload_by_uid(model, "Kubernetes//Pod/s/p");
+		assert_string_equal(w->region, "eu");
+		assert_string_equal(w->zone, want);
+	}
+}
+
 static void readiness_follows_the_status(void **state)
 {
 	static const struct {
@@ -582,6 +605,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(endpoints_serve_without_a_selector, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_large_cluster_fits_in_one_file, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(services_of_all_kinds, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(locality_comes_from_the_node, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(names_come_from_owner_and_labels, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(readiness_follows_the_status, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_pod_being_deleted_stays_in_the_mesh, set_up, tear_down),

@@ -36,7 +36,9 @@ size_t hbone_baggage(const struct workload *w, char buf[HBONE_BAGGAGE_MAX])
 	n = add_member(buf, n, "k8s.namespace.name", w->namespace_);
 	n = add_member(buf, n, key, w->workload_name);
 	n = add_member(buf, n, "service.name", w->canonical_name);
-	return add_member(buf, n, "service.version", w->canonical_revision);
+	n = add_member(buf, n, "service.version", w->canonical_revision);
+	n = add_member(buf, n, "cloud.region", w->region);
+	return add_member(buf, n, "cloud.availability_zone", w->zone);
 }
 
 /* What a label's value may hold: the text goes to logs, and whoever sent it has only proven who it is. */

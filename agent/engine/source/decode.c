@@ -348,6 +348,7 @@ static const struct {
 	{"EndpointSlice", "discovery.k8s.io/v1", KIND_ENDPOINTSLICE, endpointslice},
 	{"Endpoints", "v1", KIND_ENDPOINTS, endpoints},
 	{"ServiceAccount", "v1", KIND_SERVICEACCOUNT, NULL},
+	{"Node", "v1", KIND_NODE, NULL},
 };
 
 static int not_handled(const char *kind, char **ret_reason)

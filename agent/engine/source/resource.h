@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum resource_kind { KIND_NAMESPACE, KIND_POD, KIND_SERVICE, KIND_ENDPOINTSLICE, KIND_ENDPOINTS, KIND_SERVICEACCOUNT, KIND_OTHER };
+enum resource_kind { KIND_NAMESPACE, KIND_POD, KIND_SERVICE, KIND_ENDPOINTSLICE, KIND_ENDPOINTS, KIND_SERVICEACCOUNT, KIND_NODE, KIND_OTHER };
 enum resource_state { RESOURCE_APPLIED, RESOURCE_WARNED, RESOURCE_REFUSED, RESOURCE_IGNORED };
 
 /* Values below are borrowed from the resource's tree, which lives as long. */

@@ -41,7 +41,7 @@ static const char *namespace_of(const cJSON *tree, const char *kind)
 {
 	const cJSON *meta = cJSON_GetObjectItemCaseSensitive(tree, "metadata");
 
-	return !strcmp(kind, "Namespace") ? "" : decode_string(meta, "namespace", "default");
+	return !strcmp(kind, "Namespace") || !strcmp(kind, "Node") ? "" : decode_string(meta, "namespace", "default");
 }
 
 void store_begin(struct store *s)

@@ -170,6 +170,18 @@ static void owner(struct workload *w, const cJSON *tree)
 	w->workload_name = strndup(name, n);
 }
 
+/* A node's place in the world, by the labels that Kubernetes gives it. */
+static void locality(struct workload *w, const struct store *s)
+{
+	const struct resource *node = *w->node ? lookup(s, "Node", "", w->node) : NULL;
+	const cJSON *labels = decode_labels(node ? node->tree : NULL);
+	const char *region = decode_string(labels, "topology.kubernetes.io/region", ""),
+		   *zone = decode_string(labels, "topology.kubernetes.io/zone", "");
+
+	w->region = *region ? strdup(region) : NULL;
+	w->zone = *zone ? strdup(zone) : NULL;
+}
+
 static bool complete(const struct workload *w)
 {
 	return w->uid && w->name && w->namespace_ && w->service_account && w->node && w->network &&
@@ -212,6 +224,7 @@ struct workload *assemble_workload(const struct assembly *a, const struct store 
 	w->canonical_revision = strdup(label(labels, revisions, "latest"));
 	if (!complete(w))
 		return workload_unref(w);
+	locality(w, s);
 	w->host_network = cJSON_IsTrue(get(spec, "hostNetwork"));
 	w->has_sidecar = has_sidecar(pod->tree);
 	w->terminated = !strcmp(phase, "Succeeded") || !strcmp(phase, "Failed");
