@@ -12,6 +12,7 @@ Q := $(if $(V),,@)
 CC ?= gcc
 CLANG := $(firstword $(shell command -v clang clang-19 clang-18 clang-17 clang-16 clang-15 clang-14 2>/dev/null) clang-14)
 LLVM_STRIP := $(firstword $(shell command -v llvm-strip llvm-strip-19 llvm-strip-18 llvm-strip-17 llvm-strip-16 llvm-strip-15 llvm-strip-14 2>/dev/null) llvm-strip-14)
+CLANG_FORMAT := $(firstword $(shell command -v clang-format-14 clang-format 2>/dev/null))
 BPFTOOL := $(firstword $(wildcard /usr/sbin/bpftool /usr/local/sbin/bpftool) bpftool)
 PYTHON := /usr/bin/python3
 PREFIX ?= /usr/local
@@ -48,7 +49,7 @@ BINARIES := $(B)/warren-agent $(B)/warrenctl
 .DELETE_ON_ERROR:
 .SECONDARY:
 
-all: deps
+all: deps ## build/warren-agent and build/warrenctl
 	$(Q)$(MAKE) --no-print-directory $(BINARIES)
 
 help: ## this list
@@ -89,11 +90,12 @@ fuzz: deps ## every fuzz target for FUZZ_SECONDS each
 	$(Q)for f in $(FUZZERS); do n=$${f##*/fuzz_}; mkdir -p build/fuzz/corpus/$$n; \
 		$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 build/fuzz/corpus/$$n tests/fuzz/corpus/$$n || exit 1; done
 
-check: ## layering, licence headers, formatting rules
+check: all ## layering, licence headers, wording
 	$(Q)for c in tests/check/*.py tests/check/*.sh; do [ ! -e $$c ] || ./$$c $(B) || exit 1; done
 
 fmt: ## format the C sources
-	$(Q)git ls-files '*.c' '*.h' | grep -v '^vmlinux/' | xargs clang-format -i
+	@[ -n "$(CLANG_FORMAT)" ] || { echo "fmt: clang-format is missing: apt-get install clang-format-14" >&2; exit 1; }
+	$(Q)git ls-files '*.c' '*.h' | grep -v '^vmlinux/' | xargs $(CLANG_FORMAT) -i
 
 install: all ## into $(DESTDIR)$(PREFIX)
 	install -D -m 755 $(B)/warren-agent $(DESTDIR)$(PREFIX)/sbin/warren-agent
@@ -144,19 +146,19 @@ $(B)/libagent.a: $(filter-out $(B)/agent/main.o,$(AGENT_OBJS)) $(CAPTURE_OBJS)
 $(B)/tests/unit/%: tests/unit/%.c $(B)/libagent.a $(B)/libengine.a
 	@mkdir -p $(@D)
 	@[ -n "$(V)" ] || echo "  TEST    $<"
-	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) $< $(B)/libagent.a $(B)/libengine.a -lcmocka $(LIBS_ENGINE) $(LIBS_AGENT) -o $@
+	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d $< $(B)/libagent.a $(B)/libengine.a -lcmocka $(LIBS_ENGINE) $(LIBS_AGENT) -o $@
 
 $(B)/tests/bpf/%: tests/bpf/%.c $(SKELS) $(CAPTURE_OBJS) $(B)/libengine.a
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) $< $(CAPTURE_OBJS) $(B)/libengine.a -lcmocka $(LIBS_ENGINE) $(LIBS_AGENT) -o $@
+	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d $< $(CAPTURE_OBJS) $(B)/libengine.a -lcmocka $(LIBS_ENGINE) $(LIBS_AGENT) -o $@
 
 $(B)/tests/%: tests/lib/%.c
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) $< -lcrypto -lpthread -o $@
+	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d $< -lcrypto -lpthread -o $@
 
 $(B)/bench/%: tests/bench/%.c
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) $< -lpthread -o $@
+	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d $< -lpthread -o $@
 
 # Fuzzers compile the engine with clang's sanitizers in one go: rarely built, so no objects are kept.
 build/fuzz/%: tests/fuzz/%.c $(ENGINE_SRCS)
@@ -165,3 +167,4 @@ build/fuzz/%: tests/fuzz/%.c $(ENGINE_SRCS)
 	$(Q)$(CLANG) $(CPPFLAGS) -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined $(LLHTTP_CFLAGS) $< $(ENGINE_SRCS) $(LLHTTP_SRCS) $(LIBS_ENGINE) -o $@
 
 -include $(ENGINE_OBJS:.o=.d) $(AGENT_OBJS:.o=.d) $(CAPTURE_OBJS:.o=.d) $(CTL_OBJS:.o=.d)
+-include $(addsuffix .d,$(UNIT) $(BPF_TESTS) $(TEST_TOOLS) $(BENCH_TOOLS))

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Options of warren-agent. argv, environment and a file come in, a struct leaves; called by main.c. */
 #include "options.h"
-#include "agent/capture/capture.h"
+#include "option_values.h"
 #include "engine/base/addr.h"
 #include "engine/base/cleanup.h"
-#include "engine/base/log.h"
 
 #include <cjson/cJSON.h>
 #include <ctype.h>
@@ -13,126 +12,161 @@
 
 #define CONFIG_MAX 65536
 
-enum type { TEXT, NUMBER, DURATION, SIZE, FLAG };
+/* What one parse carries from value to value. */
+struct reading {
+	struct options o;
+	const char *config, *config_origin;
+	/* The first ranges of a source (file, environment, arguments) replace an earlier one's, the others
+	 * add up. */
+	bool ranges_here, every_address;
+};
+
+#define DIR_WANT "dir:/PATH with an absolute path"
+#define LOG_JSON ", with ,json behind it for JSON lines"
+#define DOMAIN_WANT(more, name)                                                                              \
+	"at most 255 lower-case letters, digits, '-'" more " and '.' between them, such as " name
+#define LABEL_WANT " 128 printable ASCII characters without blanks, quotes, slashes and , ; ="
 
 static const struct option {
 	const char *name;
-	enum type type;
+	enum value_type type;
 	size_t offset;
 	const char *fallback, *arg, *help;
 	uint64_t min, max;
+	/* Of a text: is it one, and what would be? */
+	bool (*ok)(const char *value);
+	const char *want;
 } table[] = {
 #define AT(field) offsetof(struct options, field)
 	{"node", TEXT, AT(node), NULL, "NAME", "name of this node, as in the pods' spec.nodeName (required)",
-	 0, 0},
+	 .ok = value_is_node, .want = "at most 200 letters, digits, '-', '_' and '.', the first no '.'"},
 	{"source", TEXT, AT(source), NULL, "dir:PATH", "folder of Kubernetes manifests to follow (required)",
-	 0, 0},
+	 .ok = value_is_dir, .want = DIR_WANT},
 	{"ca", TEXT, AT(ca), NULL, "dir:PATH", "folder of the CA: its root is made on first start (required)",
-	 0, 0},
-	{"mesh-cidr", TEXT, AT(mesh_cidr), "", "CIDR[,CIDR]",
-	 "pod and Service ranges to capture (may be repeated); none: every address", 0, 0},
-	{"trust-domain", TEXT, AT(trust_domain), "cluster.local", "NAME", "trust domain of all identities", 0,
-	 0},
-	{"cluster-id", TEXT, AT(cluster_id), "Kubernetes", "NAME", "cluster name told to peers and logs", 0,
-	 0},
-	{"network", TEXT, AT(network), "", "NAME", "network name of this cluster", 0, 0},
+	 .ok = value_is_dir, .want = DIR_WANT},
+	{"mesh-cidr", RANGES, AT(mesh_cidrs), "all", "CIDR[,CIDR]",
+	 .help = "pod and Service ranges to capture (may be repeated), or all; without /BITS: one address"},
+	{"trust-domain", TEXT, AT(trust_domain), "cluster.local", "NAME", "trust domain of all identities",
+	 .ok = value_is_trust_domain, .want = DOMAIN_WANT(", '_'", "cluster.local")},
+	{"cluster-id", TEXT, AT(cluster_id), "Kubernetes", "NAME", "cluster name told to peers and logs",
+	 .ok = value_is_cluster, .want = "1 to" LABEL_WANT},
+	{"network", TEXT, AT(network), "", "NAME", "network name of this cluster", .ok = value_is_network,
+	 .want = "at most" LABEL_WANT},
 	{"cluster-domain", TEXT, AT(cluster_domain), "cluster.local", "NAME",
-	 "DNS domain of Service host names", 0, 0},
+	 "DNS domain of Service host names", .ok = value_is_dns_domain,
+	 .want = DOMAIN_WANT("", "cluster.local")},
 	{"run-dir", TEXT, AT(run_dir), "/run/warren", "PATH", "sockets, lock and state, in a folder per node",
-	 0, 0},
-	{"pin-dir", TEXT, AT(pin_dir), "/sys/fs/bpf", "PATH", "BPF file system for pins", 0, 0},
+	 .ok = value_is_path, .want = "an absolute path"},
+	{"pin-dir", TEXT, AT(pin_dir), "/sys/fs/bpf", "PATH", "BPF file system for pins", .ok = value_is_path,
+	 .want = "an absolute path"},
 	{"workers", NUMBER, AT(workers), "0", "N",
-	 "threads that move bytes; 0: a quarter of the CPUs, at least one", 0, 256},
+	 "threads that move bytes; 0: a quarter of the CPUs, at least one", .min = 0, .max = 256},
 	{"drain", DURATION, AT(drain_ms), "5s", "TIME",
-	 "how long connections run on at un-enrolment and shutdown", 0, 86400000},
+	 "how long connections run on at un-enrolment and shutdown", .min = 0, .max = 86400000},
 	{"dial-timeout", DURATION, AT(dial_timeout_ms), "10s", "TIME",
-	 "deadline of a connection's whole set-up", 100, 600000},
+	 "deadline of a connection's whole set-up", .min = 100, .max = 600000},
 	{"cert-ttl", DURATION, AT(cert_ttl_ms), "24h", "TIME",
-	 "life of a workload certificate, renewed at half", 2000, 31536000000},
+	 "life of a workload certificate, renewed at half", .min = 2000, .max = 31536000000},
 	{"buffer-limit", SIZE, AT(buffer_limit), "64Mi", "BYTES",
-	 "memory for bytes that slow readers have not taken", 1 << 20, 1ull << 40},
+	 "memory for bytes that slow readers have not taken", .min = 1 << 20, .max = 1ull << 40},
 	{"on-agent-loss", TEXT, AT(on_agent_loss), "closed", "closed|open",
-	 "new connections of a pod whose agent is gone", 0, 0},
+	 "new connections of a pod whose agent is gone", .ok = value_is_loss, .want = "closed or open"},
 	{"takeover", FLAG, AT(takeover), "false", NULL,
-	 "take over from the agent of this node that is running", 0, 0},
+	 .help = "take over from the agent of this node that is running"},
 	{"assume-missing", TEXT, AT(assume_missing), "", "LIST",
-	 "kernel features to do without: tcx,sockops,...", 0, 0},
-	{"log", TEXT, AT(log), "info", "LEVEL[,json]", "error, warn, info or debug, on stderr", 0, 0},
-	{"access-log", TEXT, AT(access_log), "stdout", "TARGET[,json]", "stdout, stderr, off or a file", 0,
-	 0},
-	{"readiness-port", NUMBER, AT(readiness_port), "15021", "PORT", "port of /healthz/ready; 0: none", 0,
-	 65535},
+	 "kernel features to do without: tcx,sockops,...", .ok = value_is_features,
+	 .want = "names of features as `warrenctl doctor` shows them: tcx,sockops"},
+	{"log", TEXT, AT(log), "info", "LEVEL[,json]", "error, warn, info or debug, on stderr",
+	 .ok = value_is_log, .want = "error, warn, info or debug" LOG_JSON},
+	{"access-log", TEXT, AT(access_log), "stdout", "TARGET[,json]", "stdout, stderr, off or a file",
+	 .ok = value_is_access_log, .want = "stdout, stderr, off or an absolute path" LOG_JSON},
+	{"readiness-port", NUMBER, AT(readiness_port), "15021", "PORT", "port of /healthz/ready; 0: none",
+	 .min = 0, .max = 65535},
 #undef AT
 };
 
-static int bad(const struct option *o, const char *where, const char *value, const char *want)
+static int add_range(struct options *o, const char *origin, const char *text)
 {
-	fprintf(stderr, "warren-agent: %s%s: %s: expected %s\n", where, o->name, *value ? value : "(empty)",
-		want);
-	return -EINVAL;
-}
+	static char kept[OPTIONS_CIDRS_MAX][IP_CIDR_STRLEN]; /* the ranges live as long as the process */
+	char want[64 + IP_CIDR_STRLEN], range[IP_CIDR_STRLEN];
+	struct ip_addr a, network;
+	unsigned bits;
 
-static int scaled(const struct option *o, const char *where, const char *value, uint64_t *ret)
-{
-	static const struct {
-		const char *unit;
-		enum type type;
-		uint64_t factor;
-	} units[] = {{"ms", DURATION, 1},
-		     {"s", DURATION, 1000},
-		     {"m", DURATION, 60000},
-		     {"h", DURATION, 3600000},
-		     {"Ki", SIZE, 1ull << 10},
-		     {"Mi", SIZE, 1ull << 20},
-		     {"Gi", SIZE, 1ull << 30},
-		     {"k", SIZE, 1000},
-		     {"M", SIZE, 1000000},
-		     {"G", SIZE, 1000000000},
-		     {"", SIZE, 1},
-		     {"", NUMBER, 1}};
-	static const char *const want[] = {[NUMBER] = "a whole number",
-					   [DURATION] = "a time such as 500ms, 5s, 10m or 24h",
-					   [SIZE] = "a size such as 65536, 64Ki or 64Mi"};
-	char range[96];
-	char *end;
-	uint64_t v;
-
-	if (!isdigit((unsigned char)*value))
-		return bad(o, where, value, want[o->type]);
-	errno = 0;
-	v = strtoull(value, &end, 10);
-	for (size_t i = 0; i < ARRAY_SIZE(units) && !errno; i++) {
-		if (units[i].type != o->type || strcmp(units[i].unit, end))
-			continue;
-		if (v <= o->max / units[i].factor && v * units[i].factor >= o->min) {
-			*ret = v * units[i].factor;
-			return 0;
-		}
-		snprintf(range, sizeof(range), "%s from %llu to %llu%s", want[o->type],
-			 (unsigned long long)o->min, (unsigned long long)o->max,
-			 o->type == DURATION ? " ms" : "");
-		return bad(o, where, value, range);
+	if (ip_cidr_parse(text, &a, &bits))
+		return value_bad(origin, text, "ranges such as 10.0.0.0/8,fd00::/8, or the word all alone");
+	network = a;
+	ip_addr_mask(&network, bits);
+	ip_cidr_format(&network, bits, range, sizeof(range));
+	if (!ip_addr_equal(&a, &network)) {
+		snprintf(want, sizeof(want), "a range without host bits, perhaps %s", range);
+		return value_bad(origin, text, want);
 	}
-	return bad(o, where, value, want[o->type]);
+	if (o->n_mesh_cidrs == OPTIONS_CIDRS_MAX) {
+		snprintf(want, sizeof(want), "at most %d ranges", OPTIONS_CIDRS_MAX);
+		return value_bad(origin, text, want);
+	}
+	memcpy(kept[o->n_mesh_cidrs], range, sizeof(range));
+	o->mesh_cidrs[o->n_mesh_cidrs] = kept[o->n_mesh_cidrs];
+	o->n_mesh_cidrs++;
+	return 0;
 }
 
-static int set(struct options *ret, const struct option *o, const char *where, const char *value)
+/* An empty text, or an empty range in a list, is refused: it is what a template leaves of an unset variable,
+ * and to guess would capture everything, or leave in plaintext what was meant to be captured. */
+static int set_ranges(struct reading *r, const char *origin, const char *value)
 {
-	char *field = (char *)ret + o->offset;
+	bool first = !r->ranges_here, every = !strcmp(value, "all");
+	char piece[128];
 
-	if (o->type == TEXT) {
+	if (!first && (every || r->every_address))
+		return value_bad(origin, value, "the word all alone, or ranges alone");
+	r->ranges_here = true;
+	r->every_address = every;
+	if (first)
+		r->o.n_mesh_cidrs = 0;
+	if (every)
+		return 0;
+	for (const char *p = value;; p++) {
+		size_t len;
+
+		p += strspn(p, VALUE_BLANKS);
+		len = strcspn(p, ",");
+		if (len >= sizeof(piece))
+			return value_bad(origin, p, "ranges such as 10.0.0.0/8");
+		memcpy(piece, p, len);
+		piece[len] = 0;
+		value_trim(piece);
+		if (!*piece && *value)
+			return value_bad(origin, value, "no empty range between commas");
+		if (add_range(&r->o, origin, piece) < 0)
+			return -EINVAL;
+		p += len;
+		if (!*p)
+			return 0;
+	}
+}
+
+static int set(struct reading *r, const struct option *o, const char *origin, const char *value)
+{
+	char *field = (char *)&r->o + o->offset;
+	bool yes = !strcmp(value, "true") || !strcmp(value, "1");
+
+	switch (o->type) {
+	case TEXT:
+		if (!o->ok(value))
+			return value_bad(origin, value, o->want);
 		memcpy(field, &value, sizeof(value));
 		return 0;
-	}
-	if (o->type == FLAG) {
-		bool yes = !strcmp(value, "true") || !strcmp(value, "1");
-
+	case FLAG:
 		if (!yes && strcmp(value, "false") && strcmp(value, "0"))
-			return bad(o, where, value, "true or false");
+			return value_bad(origin, value, "true or false");
 		memcpy(field, &yes, sizeof(yes));
 		return 0;
+	case RANGES:
+		return set_ranges(r, origin, value);
+	default:
+		return value_scaled(o->type, o->min, o->max, origin, value, (uint64_t *)(void *)field);
 	}
-	return scaled(o, where, value, (uint64_t *)(void *)field);
 }
 
 static void env_name(const struct option *o, char *buf, size_t size)
@@ -157,12 +191,15 @@ static void help(void)
 		printf("  %-28s %s\n  %28s [%s%s%s]\n", left, o->help, "", env,
 		       o->fallback && *o->fallback ? ", default " : "", o->fallback ? o->fallback : "");
 	}
-	printf("  %-28s lines `name = value` with the names above; # starts a comment\n  %28s "
-	       "[WARREN_CONFIG]\n",
+	printf("  %-28s lines `name = value` with the names above; # at the start or behind a blank begins\n"
+	       "  %28s a comment, not within \"\" or '' around the whole value [WARREN_CONFIG]\n",
 	       "--config=FILE", "");
 	printf("  %-28s print the version\n  %-28s print this\n\n", "--version", "--help");
-	printf("Later wins: default, --config, environment, command line. Exit: 0 done, 1 failed, 2 wrong "
-	       "usage.\n");
+	printf("Later wins: default, --config, environment, command line; so does the last of an option that "
+	       "is "
+	       "given\ntwice in one of them. Only --mesh-cidr adds up there, and replaces the list of what "
+	       "came "
+	       "before.\nExit: 0 done, 1 failed, 2 wrong usage.\n");
 }
 
 static const struct option *find(const char *name, size_t len)
@@ -173,70 +210,126 @@ static const struct option *find(const char *name, size_t len)
 	return NULL;
 }
 
-/* One `name = value`; `line` is changed and kept: values point into it. */
-static int read_line(struct options *ret, const char *path, int n, char *line)
+/* Only a # behind a blank begins a comment, so that values may hold one. */
+static bool cut_comment(char *text, bool behind_blank)
 {
-	char *name = line + strspn(line, " \t\r"), *value, *end, where[512];
-	size_t len = strcspn(name, " \t=");
-	const struct option *o;
-
-	if (!*name || *name == '#')
-		return 0;
-	value = strchr(name, '=');
-	o = value ? find(name, len) : NULL;
-	if (!o) {
-		fprintf(stderr, "warren-agent: %s:%d: unknown option: %.*s\n", path, n, (int)len, name);
-		return -EINVAL;
+	for (; *text; text++) {
+		if (*text == '#' && behind_blank) {
+			*text = 0;
+			return true;
+		}
+		behind_blank = strchr(VALUE_BLANKS, *text) != NULL;
 	}
-	value += 1 + strspn(value + 1, " \t");
-	for (end = value + strlen(value); end > value && strchr(" \t\r", end[-1]); end--)
-		end[-1] = 0;
-	snprintf(where, sizeof(where), "%.400s:%d: ", path, n);
-	return set(ret, o, where, value);
+	return false;
 }
 
-static int read_config(struct options *ret, const char *path)
+/* The value behind `=`, without comment, blanks around it and quotes around all of it. */
+static int read_value(const char *origin, char *text, const char **ret)
+{
+	char *value = text + strspn(text, VALUE_BLANKS), *end;
+
+	if (*value != '"' && *value != '\'') {
+		cut_comment(value, value > text);
+		value_trim(value);
+		*ret = value;
+		return 0;
+	}
+	end = strchr(value + 1, *value);
+	if (!end) {
+		value_trim(value);
+		return value_bad(origin, value, "a closing quote");
+	}
+	cut_comment(end + 1, false);
+	value_trim(end + 1);
+	if (end[1])
+		return value_bad(origin, value, "nothing but a comment behind the closing quote");
+	*end = 0;
+	*ret = value + 1;
+	return 0;
+}
+
+/* A line without `=`: most likely that is all that is missing. */
+static int not_a_pair(const char *path, int n, const char *line)
+{
+	const struct option *o = find(line, strspn(line, "abcdefghijklmnopqrstuvwxyz-"));
+
+	if (!o)
+		return value_complain("%.400s:%d: %.300s: expected name = value, with a name of --help", path,
+				      n, line);
+	return value_complain("%.400s:%d: %.300s: '=' is missing, expected %s = %s", path, n, line, o->name,
+			      o->type == FLAG ? "true or false" : o->arg);
+}
+
+/* One `name = value`; `line` is changed and kept: values point into it. */
+static int read_line(struct reading *r, const char *path, int n, char *line)
+{
+	char *name = line + strspn(line, VALUE_BLANKS), *eq = strchr(name, '='), origin[512];
+	const struct option *o;
+	const char *value = NULL;
+
+	if (eq)
+		*eq = 0;
+	if (cut_comment(name, true))
+		eq = NULL;
+	value_trim(name);
+	if (!eq && !*name)
+		return 0;
+	if (!eq || !*name)
+		return not_a_pair(path, n, eq ? "(no name)" : name);
+	o = find(name, strlen(name));
+	if (!o)
+		return value_complain("%.400s:%d: %.300s: unknown option, expected a name of --help", path, n,
+				      name);
+	snprintf(origin, sizeof(origin), "%.400s:%d: %s", path, n, o->name);
+	return read_value(origin, eq + 1, &value) < 0 ? -EINVAL : set(r, o, origin, value);
+}
+
+static int read_config(struct reading *r)
 {
 	static char text[CONFIG_MAX]; /* values live as long as the process */
-	_cleanup_fclose_ FILE *f = fopen(path, "re");
+	const char *path = r->config, *origin = r->config_origin;
+	_cleanup_fclose_ FILE *f = *path ? fopen(path, "re") : NULL;
 	size_t size = f ? fread(text, 1, sizeof(text), f) : 0;
 	char *line = text, *next;
 
-	if (!f || ferror(f)) {
-		fprintf(stderr, "warren-agent: --config: %s: %s\n", path, strerror(errno));
-		return -EINVAL;
-	}
-	if (size == sizeof(text)) {
-		fprintf(stderr, "warren-agent: --config: %s: more than %d bytes\n", path, CONFIG_MAX - 1);
-		return -EINVAL;
-	}
+	if (!*path)
+		return value_bad(origin, path, "the path of a file");
+	if (!f || ferror(f))
+		return value_complain("%s: %.400s: expected a file: %s", origin, path, strerror(errno));
+	if (size == sizeof(text))
+		return value_complain("%s: %.400s: expected at most %d bytes", origin, path, CONFIG_MAX - 1);
+	/* Everything behind it would be passed over. */
+	if (memchr(text, 0, size))
+		return value_complain("%s: %.400s: expected text, without zero bytes", origin, path);
 	text[size] = 0;
+	r->ranges_here = false;
 	for (int n = 1; line; line = next, n++) {
 		next = strchr(line, '\n');
 		if (next)
 			*next++ = 0;
-		if (read_line(ret, path, n, line) < 0)
+		if (read_line(r, path, n, line) < 0)
 			return -EINVAL;
 	}
 	return 0;
 }
 
-static int read_environment(struct options *ret)
+static int read_environment(struct reading *r)
 {
 	char env[64];
 
+	r->ranges_here = false;
 	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
 		const char *v;
 
 		env_name(&table[i], env, sizeof(env));
 		v = getenv(env);
-		if (v && set(ret, &table[i], "environment: ", v) < 0)
+		if (v && set(r, &table[i], env, v) < 0)
 			return -EINVAL;
 	}
 	return 0;
 }
 
-/* The value of argv[*i]: behind `=`, or the next argument. */
+/* The value of argv[*i]: behind `=`, or the next argument, unless that is an option again. */
 static const char *value_of(int argc, char **argv, int *i, const struct option *o)
 {
 	char *eq = strchr(argv[*i], '=');
@@ -245,199 +338,94 @@ static const char *value_of(int argc, char **argv, int *i, const struct option *
 		return eq + 1;
 	if (o && o->type == FLAG)
 		return "true";
-	return *i + 1 < argc ? argv[++*i] : NULL;
+	return *i + 1 < argc && strncmp(argv[*i + 1], "--", 2) ? argv[++*i] : NULL;
 }
 
-/* --mesh-cidr may be given several times. NULL: too many. */
-static const char *append_cidr(const char *before, const char *value)
+/* --help and --version: 1 when it was printed. */
+static int print_only(const char *arg)
 {
-	static char all[OPTIONS_CIDRS_MAX * 64];
-	size_t used = before == all ? strlen(all) : (size_t)snprintf(all, sizeof(all), "%s", before);
-
-	if (used + strlen(value) + 2 > sizeof(all)) {
-		fprintf(stderr, "warren-agent: --mesh-cidr: %s: expected at most %d ranges\n", value,
-			OPTIONS_CIDRS_MAX);
-		return NULL;
+	if (!strcmp(arg, "--help") || !strcmp(arg, "-h")) {
+		help();
+		return 1;
 	}
-	snprintf(all + used, sizeof(all) - used, ",%s", value);
-	return all;
+	if (!strcmp(arg, "--version") || !strcmp(arg, "-V")) {
+		printf("warren-agent %s\n", WARREN_VERSION);
+		return 1;
+	}
+	return 0;
 }
 
-static int read_arguments(struct options *ret, int argc, char **argv, const char **ret_config,
-			  bool config_only)
+static int read_arguments(struct reading *r, int argc, char **argv, bool config_only)
 {
-	int n_cidrs = 0;
+	char origin[64];
 
+	r->ranges_here = false;
 	for (int i = 1; i < argc; i++) {
-		const char *name = argv[i] + 2, *value;
-		size_t len = strncmp(argv[i], "--", 2) ? 0 : strcspn(name, "=");
+		const char *arg = argv[i], *name = arg + 2, *value;
+		size_t len = strncmp(arg, "--", 2) ? 0 : strcspn(name, "=");
 		const struct option *o = len ? find(name, len) : NULL;
 		bool config = len == 6 && !strncmp(name, "config", 6);
 
-		if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
-			help();
+		if (print_only(arg))
 			return 1;
-		}
-		if (!strcmp(argv[i], "--version") || !strcmp(argv[i], "-V")) {
-			printf("warren-agent %s\n", WARREN_VERSION);
-			return 1;
-		}
-		if (!o && !config) {
-			fprintf(stderr, "warren-agent: unknown argument: %s; see --help\n", argv[i]);
-			return -EINVAL;
-		}
+		if (!o && !config)
+			return value_complain("%.300s: unknown argument, expected an option of --help", arg);
 		value = value_of(argc, argv, &i, o);
-		if (!value) {
-			fprintf(stderr, "warren-agent: --%.*s: needs a value\n", (int)len, name);
+		snprintf(origin, sizeof(origin), "--%.*s", (int)len, name);
+		if (!value)
+			return value_complain("%s: a value is missing, expected %s=%s", origin, origin,
+					      o ? o->arg : "FILE");
+		if (config) {
+			r->config = value;
+			r->config_origin = "--config";
+		} else if (!config_only && set(r, o, origin, value) < 0) {
 			return -EINVAL;
 		}
-		if (config)
-			*ret_config = value;
-		else if (!config_only && o->offset == offsetof(struct options, mesh_cidr) && n_cidrs++)
-			value = append_cidr(ret->mesh_cidr, value);
-		if (!config && !config_only && (!value || set(ret, o, "--", value) < 0))
-			return -EINVAL;
 	}
 	return 0;
 }
 
-/* Kept as names of folders, sockets and pins, and in identities. */
-static bool is_name(const char *v)
+/* What has no default must have been given; all that is missing in one line. */
+static int check_required(const struct options *o)
 {
-	return *v && strlen(v) <= 200 && v[0] != '.' &&
-	       strspn(v, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._") == strlen(v);
-}
+	char missing[256] = "";
+	size_t n = 0;
 
-static int check_text(const char *name, const char *value, bool ok, const char *want)
-{
-	if (ok)
-		return 0;
-	fprintf(stderr, "warren-agent: --%s: %s: expected %s\n", name, value && *value ? value : "(missing)",
-		want);
-	return -EINVAL;
-}
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		const char *value;
 
-static int split_cidrs(struct options *o)
-{
-	static const char want[] = "ranges such as 10.0.0.0/8 or fd00::/8, at most 64";
-	static char copy[OPTIONS_CIDRS_MAX * 64]; /* the ranges live as long as the process */
-	char *save = NULL;
-
-	if (strlen(o->mesh_cidr) >= sizeof(copy))
-		return check_text("mesh-cidr", o->mesh_cidr, false, want);
-	memcpy(copy, o->mesh_cidr, strlen(o->mesh_cidr) + 1);
-	for (char *p = strtok_r(copy, ", ", &save); p; p = strtok_r(NULL, ", ", &save)) {
-		struct ip_addr a;
-		unsigned bits;
-
-		if (o->n_mesh_cidrs == OPTIONS_CIDRS_MAX || ip_cidr_parse(p, &a, &bits))
-			return check_text("mesh-cidr", p, false, want);
-		o->mesh_cidrs[o->n_mesh_cidrs++] = p;
+		if (table[i].fallback)
+			continue;
+		memcpy(&value, (const char *)o + table[i].offset, sizeof(value));
+		if (!value)
+			n += (size_t)snprintf(missing + n, sizeof(missing) - n, "%s--%s=%s", n ? ", " : "",
+					      table[i].name, table[i].arg);
 	}
-	return 0;
-}
-
-static bool access_spec(const char *v)
-{
-	size_t n = strlen(v);
-
-	if (n > 5 && !strcmp(v + n - 5, ",json"))
-		n -= 5;
-	return v[0] == '/' || (n == 6 && (!strncmp(v, "stdout", 6) || !strncmp(v, "stderr", 6))) ||
-	       (n == 3 && !strncmp(v, "off", 3));
-}
-
-/* Every word must be a feature that the probe knows: a typing error would force nothing, silently. */
-static int check_features(const char *list)
-{
-	cJSON *known = *list ? capture_probe(NULL) : NULL, *f;
-	char text[256];
-	int r = 0;
-
-	while (*list && !r) {
-		size_t n = strcspn(list, ",");
-		bool found = false;
-
-		snprintf(text, sizeof(text), "%.*s", (int)n, list);
-		cJSON_ArrayForEach(f, known)
-		{
-			const char *name = cJSON_GetStringValue(cJSON_GetObjectItem(f, "name"));
-
-			found = found || (name && !strcmp(name, text));
-		}
-		if (!found)
-			r = check_text("assume-missing", text, false,
-				       "names of features as `warrenctl doctor` shows them: tcx,sockops");
-		list += n + (list[n] == ',');
-	}
-	cJSON_Delete(known);
-	return r;
-}
-
-static bool log_spec(const char *v)
-{
-	static const char *const levels[] = {"error", "warn", "info", "debug"};
-	size_t n = strcspn(v, ",");
-
-	for (size_t i = 0; i < ARRAY_SIZE(levels); i++)
-		if (strlen(levels[i]) == n && !strncmp(v, levels[i], n))
-			return !v[n] || !strcmp(v + n, ",json");
-	return false;
-}
-
-static bool dir_spec(const char *v)
-{
-	return v && !strncmp(v, "dir:/", 5);
-}
-
-static int check(struct options *o)
-{
-	bool loss = !strcmp(o->on_agent_loss, "closed") || !strcmp(o->on_agent_loss, "open");
-
-	if (check_text("node", o->node, o->node && is_name(o->node),
-		       "a name of letters, digits, '-', '.' and '_'") ||
-	    check_text("source", o->source, dir_spec(o->source), "dir:/PATH") ||
-	    check_text("ca", o->ca, dir_spec(o->ca), "dir:/PATH") ||
-	    check_text("trust-domain", o->trust_domain, is_name(o->trust_domain),
-		       "a name such as cluster.local") ||
-	    check_text("cluster-domain", o->cluster_domain, is_name(o->cluster_domain),
-		       "a name such as cluster.local") ||
-	    check_text("on-agent-loss", o->on_agent_loss, loss, "closed or open") ||
-	    check_text("log", o->log, log_spec(o->log),
-		       "error, warn, info or debug, with ,json for JSON lines"))
-		return -EINVAL;
-	if (check_text("access-log", o->access_log, access_spec(o->access_log),
-		       "stdout, stderr, off or an absolute path, with ,json for JSON lines") ||
-	    check_text("pin-dir", o->pin_dir, o->pin_dir[0] == '/', "an absolute path") ||
-	    check_text("run-dir", o->run_dir, o->run_dir[0] == '/', "an absolute path") ||
-	    check_features(o->assume_missing))
-		return -EINVAL;
-	return split_cidrs(o);
+	return n ? value_complain("missing, expected %s; see --help", missing) : 0;
 }
 
 int options_parse(int argc, char **argv, struct options *ret)
 {
-	struct options o = {0};
-	const char *config = getenv("WARREN_CONFIG");
+	struct reading rd = {.config = getenv("WARREN_CONFIG"), .config_origin = "WARREN_CONFIG"};
 	int r = 0;
 
 	for (size_t i = 0; i < ARRAY_SIZE(table) && !r; i++)
 		if (table[i].fallback)
-			r = set(&o, &table[i], "", table[i].fallback);
+			r = set(&rd, &table[i], table[i].name, table[i].fallback);
 	/* The command line is read twice: first for --help and --config, then for the values, which win. */
-	r = r ? r : read_arguments(&o, argc, argv, &config, true);
-	if (!r && config)
-		r = read_config(&o, config);
-	r = r ? r : read_environment(&o);
-	r = r ? r : read_arguments(&o, argc, argv, &config, false);
-	r = r ? r : check(&o);
+	r = r ? r : read_arguments(&rd, argc, argv, true);
+	if (!r && rd.config)
+		r = read_config(&rd);
+	r = r ? r : read_environment(&rd);
+	r = r ? r : read_arguments(&rd, argc, argv, false);
+	r = r ? r : check_required(&rd.o);
 	if (!r) {
-		if (!o.workers) {
+		if (!rd.o.workers) {
 			long cpus = sysconf(_SC_NPROCESSORS_ONLN);
 
-			o.workers = cpus > 4 ? (uint64_t)cpus / 4 : 1;
+			rd.o.workers = cpus > 4 ? (uint64_t)cpus / 4 : 1;
 		}
-		*ret = o;
+		*ret = rd.o;
 	}
 	return r;
 }
@@ -445,6 +433,8 @@ int options_parse(int argc, char **argv, struct options *ret)
 struct cJSON *options_dump(const struct options *o)
 {
 	cJSON *out = cJSON_CreateObject();
+	char ranges[OPTIONS_CIDRS_MAX * IP_CIDR_STRLEN] = "all";
+	size_t n = 0;
 
 	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
 		const char *field = (const char *)o + table[i].offset, *text;
@@ -455,6 +445,12 @@ struct cJSON *options_dump(const struct options *o)
 		case TEXT:
 			memcpy(&text, field, sizeof(text));
 			cJSON_AddStringToObject(out, table[i].name, text ? text : "");
+			break;
+		case RANGES:
+			for (size_t k = 0; k < o->n_mesh_cidrs; k++)
+				n += (size_t)snprintf(ranges + n, sizeof(ranges) - n, "%s%s", n ? "," : "",
+						      o->mesh_cidrs[k]);
+			cJSON_AddStringToObject(out, table[i].name, ranges);
 			break;
 		case FLAG:
 			memcpy(&flag, field, sizeof(flag));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Opening a node's capture and marking sockets. In: the node's configuration. Out: maps and the sockops link
- * in force. Called by agent/main, by workers (capture_claim_socket) and by warrenctl (read-only).
+ * in force. Called by agent/node.c, by workers (capture_claim_socket) and by warrenctl (read-only).
  */
 #include "private.h"
 #include "engine/base/addr.h"
@@ -18,19 +18,6 @@
 #include <sys/stat.h>
 
 #define DEFAULT_PIN_DIR "/sys/fs/bpf"
-
-int capture_fail(char **ret_error, int r, const char *fmt, ...)
-{
-	va_list ap;
-
-	if (!ret_error)
-		return r;
-	va_start(ap, fmt);
-	if (vasprintf(ret_error, fmt, ap) < 0)
-		*ret_error = NULL;
-	va_end(ap);
-	return r;
-}
 
 /* libbpf's own words go to the debug log: many are about the things we try first. */
 static int print_libbpf(enum libbpf_print_level level, const char *fmt, va_list ap)

@@ -2,7 +2,7 @@
 /*
  * Capture: loads the BPF programs, attaches one instance per pod inside its network namespace, keeps the maps
  * and pins, and makes the listeners. Control thread, except capture_claim_socket (any thread). Called by
- * agent/enroll (pods), agent/main (open, claim hook) and, read-only and without an agent, by warrenctl
+ * agent/enroll (pods), agent/node.c (open, claim hook) and, read-only and without an agent, by warrenctl
  * through the pins.
  */
 #pragma once
@@ -53,17 +53,22 @@ int capture_pod_attach(struct capture *c, const struct capture_pod *pod, const i
 int capture_pod_refresh(struct capture *c, uint32_t number, int netns_fd);
 /* New connections bypass from now on; captured ones go on. */
 int capture_pod_drain(struct capture *c, uint32_t number);
+/* Takes a drain back: they are captured again. */
+int capture_pod_resume(struct capture *c, uint32_t number);
 /* Detaches programs, removes rules, routes, sysctls that still have our value, map entries, pins. netns_fd
  * may be -1 when the namespace is gone: then only pins and entries go. Idempotent; continues on errors and
  * returns the first. */
 int capture_pod_detach(struct capture *c, uint32_t number, int netns_fd);
-/* Numbers with pins left by earlier agents, with the uid and namespace inode recorded for each. */
+/* Numbers with pins left by earlier agents, with the uid and namespace recorded for each. */
 struct capture_leftover {
 	uint32_t number;
 	char uid[256];
-	uint64_t netns_dev, netns_ino, netns_cookie;
+	uint64_t netns_cookie;
 	char netns_path[256];
 };
+/* Whether the descriptor is the namespace with this cookie, which, unlike its inode number, no later one gets
+ * again. */
+bool capture_is_netns(int netns_fd, uint64_t netns_cookie);
 int capture_leftovers(struct capture *c, struct capture_leftover **ret, size_t *ret_n);
 
 /* `m`: the model after `d` was applied to it. The first call after capture_open also removes what an earlier

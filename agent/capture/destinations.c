@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Known VIPs and un-enrolled pods, as the map wr_dest. In: the model and what changed in it. Out: map
- * entries, at a cost of what changed. Called by agent/main on the control thread after each change.
+ * entries, at a cost of what changed. Called by agent/node.c on the control thread after each change.
  */
 #include "private.h"
 #include "engine/base/cleanup.h"

@@ -162,9 +162,8 @@ static void dump_interfaces(struct links *s, const struct wr_pod_record *rec)
 	_cleanup_(netns_leave) struct netns_guard g = {-1};
 	_cleanup_close_ int fd = *rec->netns_path ? open(rec->netns_path, O_RDONLY | O_CLOEXEC) : -1;
 	struct if_nameindex *names;
-	struct stat st;
 
-	if (fd < 0 || fstat(fd, &st) < 0 || st.st_ino != rec->netns_ino || netns_enter(fd, &g) < 0)
+	if (fd < 0 || !capture_is_netns(fd, rec->netns_cookie) || netns_enter(fd, &g) < 0)
 		return;
 	s->netns_there = true;
 	names = if_nameindex();

@@ -77,6 +77,13 @@ int netns_identify(int netns_fd, struct wr_pod_record *ret)
 	return 0;
 }
 
+bool capture_is_netns(int netns_fd, uint64_t netns_cookie)
+{
+	struct wr_pod_record now = {};
+
+	return netns_identify(netns_fd, &now) == 0 && now.netns_cookie == netns_cookie;
+}
+
 static int read_number(const char *path)
 {
 	_cleanup_fclose_ FILE *f = fopen(path, "re");

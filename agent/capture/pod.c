@@ -311,25 +311,32 @@ int capture_pod_refresh(struct capture *c, uint32_t number, int netns_fd)
 	return r;
 }
 
-int capture_pod_drain(struct capture *c, uint32_t number)
+static int change_mode(struct capture *c, uint32_t number, enum wr_pod_mode mode)
 {
 	struct wr_pod_record rec;
 	int r = lookup_record(c, number, &rec);
 
-	return r < 0 ? r : set_mode(c, number, WR_POD_DRAINING);
+	return r < 0 ? r : set_mode(c, number, mode);
+}
+
+int capture_pod_drain(struct capture *c, uint32_t number)
+{
+	return change_mode(c, number, WR_POD_DRAINING);
+}
+
+int capture_pod_resume(struct capture *c, uint32_t number)
+{
+	return change_mode(c, number, WR_POD_ENROLLED);
 }
 
 /* In the pod's namespace; its filters, rules, routes and sysctls. */
 static int restore_inside(struct wr_pod_record *rec, int netns_fd)
 {
 	_cleanup_(netns_leave) struct netns_guard g = {-1};
-	struct wr_pod_record now = {};
 	struct if_nameindex *list;
-	int r = netns_identify(netns_fd, &now);
+	int r;
 
-	if (r < 0)
-		return r;
-	if (now.netns_cookie != rec->netns_cookie)
+	if (!capture_is_netns(netns_fd, rec->netns_cookie))
 		return -ESTALE;
 	r = netns_enter(netns_fd, &g);
 	if (r < 0)
@@ -373,8 +380,6 @@ int capture_leftovers(struct capture *c, struct capture_leftover **ret, size_t *
 		if (lookup_record(c, number, &rec) < 0)
 			continue;
 		l->number = number;
-		l->netns_dev = rec.netns_dev;
-		l->netns_ino = rec.netns_ino;
 		l->netns_cookie = rec.netns_cookie;
 		snprintf(l->uid, sizeof(l->uid), "%s", rec.uid);
 		snprintf(l->netns_path, sizeof(l->netns_path), "%s", rec.netns_path);

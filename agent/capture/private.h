@@ -35,6 +35,7 @@ struct capture {
 	struct table workloads, services;
 };
 
+/* --- fail.c --- */
 /* Writes an error text for the caller's user and returns r. */
 int capture_fail(char **ret_error, int r, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
@@ -88,7 +89,7 @@ int netns_identify(int netns_fd, struct wr_pod_record *ret);
 int netns_prepare(uint32_t *made, char **ret_error);
 int netns_restore(uint32_t *made);
 
-/* --- route.c: rtnetlink in the current namespace --- */
+/* --- rtnetlink.c: rule and route in the current namespace --- */
 int route_rule(bool add, int family);
 int route_local(bool add, int family);
 

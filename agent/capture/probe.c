@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What this kernel and system offer. In: nothing, or the features to call missing. Out: one report, each
- * feature with what it is needed for. Called by capture.c, by agent/main at start and by `warrenctl doctor`.
+ * feature with what it is needed for. Called by capture.c, by agent/node.c at start and by `warrenctl doctor`.
  */
 #include "private.h"
 #include "engine/base/cleanup.h"

@@ -69,6 +69,13 @@ static void close_netns(struct enrolment *e)
 	e->netns_path = NULL;
 }
 
+static void drop_number(struct enrolment *e)
+{
+	e->all->by_number[e->number] = NULL;
+	e->number = 0;
+	close_netns(e);
+}
+
 static void drop_identity(struct enrolment *e)
 {
 	if (e->spiffe)
@@ -82,14 +89,24 @@ static void report_addresses(struct enrolment *e)
 	struct ip_addr found[ADDRESSES_MAX];
 	int n;
 
-	if (e->workload->n_addrs)
+	if (e->workload->addrs_in_status)
 		return;
 	n = netns_addresses(e->netns_fd, found, ADDRESSES_MAX);
-	if (n > 0)
+	if (n >= 0)
 		e->all->cfg.found_addresses(e->all->cfg.arg, e->uid, found, (size_t)n);
 }
 
-/* Attach, listen, hand to the engine; undone in reverse by the caller on failure. */
+/* What capture cannot undo it forgets all the same: there is nothing to ask for again. */
+static void leave_capture(struct enrolment *e)
+{
+	int r = e->all->retired ? 0 : capture_pod_detach(e->all->cfg.capture, e->number, e->netns_fd);
+
+	if (r < 0)
+		log_error("enroll", "%s/%s: capture could not be removed completely: %s",
+			  e->workload->namespace_, e->workload->name, strerror(-r));
+}
+
+/* Attach, listen, hand to the engine; undone in reverse on failure. */
 static int attach(struct enrolment *e, struct tls_identity *id, char **ret_error)
 {
 	struct pods *p = e->all;
@@ -104,7 +121,6 @@ static int attach(struct enrolment *e, struct tls_identity *id, char **ret_error
 	r = capture_pod_attach(p->cfg.capture, &cp, e->offered, fds, ret_error);
 	if (r < 0)
 		return r;
-	e->attached = true;
 	e->offered[0] = e->offered[1] = e->offered[2] = -1;
 	leftover_forget(p, e->number);
 	ep.listen_outbound = fds[0];
@@ -117,6 +133,9 @@ static int attach(struct enrolment *e, struct tls_identity *id, char **ret_error
 			close(fds[i]);
 		if (ep.netns_fd >= 0)
 			close(ep.netns_fd);
+		/* Draining connections still need the programs; a pod that has none does not. */
+		if (!e->removals)
+			leave_capture(e);
 		return r;
 	}
 	e->in_engine = true;
@@ -141,11 +160,15 @@ static int open_namespace(struct enrolment *e)
 		set_state(e, POD_REFUSED, "%s", why);
 		return -EPERM;
 	}
+	e->netns_path = strdup(e->workload->netns_path);
+	if (!e->netns_path) {
+		close(fd);
+		return -ENOMEM;
+	}
 	e->netns_fd = fd;
 	e->netns = st;
 	e->gone = false;
-	e->netns_path = strdup(e->workload->netns_path);
-	return e->netns_path ? 0 : -ENOMEM;
+	return 0;
 }
 
 /* A pod that drains comes back at once only into the namespace that it drains in; else after the drain. */
@@ -167,18 +190,10 @@ static bool claim_number(struct enrolment *e)
 
 static void attempt_failed(struct enrolment *e, int r, const char *error)
 {
-	struct pods *p = e->all;
-
-	/* Draining connections still need the programs; a pod that has none does not. */
-	if (e->attached && !e->removals)
-		e->attached = capture_pod_detach(p->cfg.capture, e->number, e->netns_fd) < 0;
 	set_state(e, r == -EADDRINUSE && !e->removals ? POD_REFUSED : POD_PENDING, "%s",
 		  error ? error : strerror(-r));
-	if (!e->removals && !e->attached) {
-		p->by_number[e->number] = NULL;
-		e->number = 0;
-		close_netns(e);
-	}
+	if (!e->removals)
+		drop_number(e);
 	retry_later(e);
 }
 
@@ -196,12 +211,8 @@ static void try_enrol(struct enrolment *e)
 		set_state(e, POD_REFUSED, "%s", why);
 		return;
 	}
-	if (!ready_to_return(e)) {
-		if (e->removals)
-			return;
-		/* A failed attempt's: nothing of it is attached. */
-		close_netns(e);
-	}
+	if (!ready_to_return(e))
+		return;
 	if (e->netns_fd < 0 && open_namespace(e) < 0) {
 		retry_later(e);
 		return;
@@ -209,6 +220,7 @@ static void try_enrol(struct enrolment *e)
 	if (!claim_number(e)) {
 		set_state(e, POD_REFUSED, "more than %d pods on this node", CAPTURE_MAX_PODS - 1);
 		close_netns(e);
+		retry_later(e);
 		return;
 	}
 	r = cert_store_get(p->cfg.certs, e->workload->identity, &id, &error);
@@ -253,18 +265,11 @@ static void left_engine(void *arg, uint32_t number)
 {
 	struct pods *p = arg;
 	struct enrolment *e = number < CAPTURE_MAX_PODS ? p->by_number[number] : NULL;
-	int r;
 
 	if (!e || --e->removals || e->in_engine)
 		return;
-	r = p->retired ? 0 : capture_pod_detach(p->cfg.capture, number, e->netns_fd);
-	if (r < 0)
-		log_error("enroll", "%s/%s: capture could not be removed completely: %s",
-			  e->workload->namespace_, e->workload->name, strerror(-r));
-	e->attached = false;
-	p->by_number[number] = NULL;
-	e->number = 0;
-	close_netns(e);
+	leave_capture(e);
+	drop_number(e);
 	drop_identity(e);
 	log_info("enroll", "%s/%s: out of the mesh", e->workload->namespace_, e->workload->name);
 	p->cfg.changed(p->cfg.arg);
@@ -302,7 +307,7 @@ void enrolment_unwant(struct enrolment *e, const char *why)
 	e->wanted = false;
 	if (e->state == POD_ENROLLED)
 		start_drain(e, why);
-	else if (e->state != POD_DRAINING && !e->removals && !e->attached)
+	else if (e->state != POD_DRAINING && !e->removals)
 		enrolment_free(e);
 }
 
@@ -340,12 +345,34 @@ struct enrolment *enrolment_new(struct pods *p, const char *uid)
 	return e;
 }
 
+/* Its manifest names another namespace or identity than those that it is enrolled with. */
+static bool moved(const struct enrolment *e)
+{
+	return strcmp(e->netns_path, e->workload->netns_path) || !e->spiffe ||
+	       strcmp(e->spiffe, e->workload->identity);
+}
+
+/* Enrolled, or wanted again before its drain has got beyond capture: it never leaves the engine. */
+static void stay(struct enrolment *e)
+{
+	int r = 0;
+
+	if (e->state == POD_DRAINING) {
+		r = capture_pod_resume(e->all->cfg.capture, e->number);
+		loop_timer_cancel(e->all->cfg.loop, &e->timer);
+	}
+	if (r < 0) {
+		log_error("enroll", "%s/%s: %s", e->workload->namespace_, e->workload->name, strerror(-r));
+		remove_now(e, "starting anew");
+		return;
+	}
+	engine_pod_set_workload(e->all->cfg.engine, e->number, e->workload);
+	set_state(e, POD_ENROLLED, "%s", "");
+}
+
 void enrolment_follow(struct enrolment *e, struct workload *w)
 {
 	const char *why = objection_manifest(w);
-	bool moved = e->workload && (strcmp(e->workload->netns_path ? e->workload->netns_path : "",
-					    w->netns_path ? w->netns_path : "") ||
-				     strcmp(e->workload->identity, w->identity));
 
 	workload_unref(e->workload);
 	e->workload = workload_ref(w);
@@ -354,10 +381,10 @@ void enrolment_follow(struct enrolment *e, struct workload *w)
 		start_drain(e, why);
 	else if (why && e->state != POD_DRAINING)
 		set_state(e, POD_REFUSED, "%s", why);
-	else if (e->state == POD_ENROLLED && moved)
+	else if (!why && e->in_engine && moved(e))
 		remove_now(e, "namespace or service account changed");
-	else if (e->state == POD_ENROLLED)
-		engine_pod_set_workload(e->all->cfg.engine, e->number, w);
+	else if (!why && e->in_engine)
+		stay(e);
 	else if (!why)
 		loop_timer_set(e->all->cfg.loop, &e->timer, 0);
 }
@@ -376,16 +403,18 @@ static void namespace_gone(struct enrolment *e)
 	engine_pod_expire(e->all->cfg.engine, e->number);
 }
 
-void enrolment_look(struct enrolment *e, bool attachments)
+void enrolment_look(struct enrolment *e, bool slow)
 {
 	struct pods *p = e->all;
 
 	if (!e->netns_path)
 		return;
-	if (!netns_same(e->netns_path, &e->netns))
+	if (!netns_same(e->netns_path, &e->netns)) {
 		namespace_gone(e);
-	else if (e->state == POD_ENROLLED && attachments && !p->retired)
+	} else if (e->state == POD_ENROLLED && slow && !p->retired) {
 		(void)capture_pod_refresh(p->cfg.capture, e->number, e->netns_fd);
+		report_addresses(e);
+	}
 }
 
 void enrolment_release(struct enrolment *e)
@@ -393,6 +422,7 @@ void enrolment_release(struct enrolment *e)
 	e->released = true;
 	if (!e->in_engine) {
 		set_state(e, POD_REFUSED, "released by hand");
+		leftover_settle(e->all);
 		return;
 	}
 	set_state(e, POD_DRAINING, "released by hand");

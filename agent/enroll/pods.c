@@ -12,7 +12,7 @@
 
 /* How often namespaces are compared with their paths: teardown is promised within a second. */
 #define TICK_MS 250
-#define REFRESH_TICKS 4
+#define SLOW_TICKS 4
 
 /* --- what the model says --- */
 
@@ -51,13 +51,13 @@ void pods_apply(struct pods *p, const struct model_delta *d)
 static void tick(struct timer *t)
 {
 	struct pods *p = container_of(t, struct pods, tick);
-	bool attachments = ++p->ticks % REFRESH_TICKS == 0;
+	bool slow = ++p->ticks % SLOW_TICKS == 0;
 
 	for (uint32_t n = 1; n < CAPTURE_MAX_PODS; n++) {
 		struct enrolment *e = p->by_number[n];
 
 		if (e)
-			enrolment_look(e, attachments);
+			enrolment_look(e, slow);
 	}
 	loop_timer_set(p->cfg.loop, &p->tick, TICK_MS);
 }

@@ -20,7 +20,8 @@ struct pods_config {
 	struct engine *engine;
 	struct cert_store *certs;
 	unsigned drain_ms;
-	/* Addresses found in the namespace of a pod whose manifest names none. */
+	/* Addresses found in the namespace of a pod whose manifest names none; again and again, same or
+	 * not. */
 	void (*found_addresses)(void *arg, const char *uid, const struct ip_addr *addrs, size_t n);
 	/* Something changed that status or readiness shows. */
 	void (*changed)(void *arg);
@@ -34,8 +35,7 @@ struct pods_counts {
 int pods_new(const struct pods_config *cfg, struct pods **ret);
 /* Lets go of all without taking pods out of capture: they stay closed until an agent is back. */
 struct pods *pods_free(struct pods *p);
-/* What the model says now; enrols and un-enrols accordingly. The first call also settles what an earlier
- * agent left. */
+/* What the model says now; enrols and un-enrols accordingly, also what an earlier agent left. */
 void pods_apply(struct pods *p, const struct model_delta *d);
 /* Listeners passed on by a predecessor; used when this pod is enrolled. Takes the descriptors. */
 void pods_offer_listeners(struct pods *p, const char *uid, const int fds[3]);

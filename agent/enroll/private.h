@@ -24,7 +24,7 @@ struct enrolment {
 	char *netns_path; /* as enrolled */
 	struct stat netns;
 	char *spiffe; /* reference held in the certificate store */
-	bool wanted, released, attached, in_engine, gone;
+	bool wanted, released, in_engine, gone;
 	unsigned removals; /* engine removals under way */
 	struct timer timer;
 	unsigned retry_ms;
@@ -37,7 +37,6 @@ struct pods {
 	struct enrolment *by_number[CAPTURE_MAX_PODS];
 	struct capture_leftover *left;
 	size_t n_left;
-	bool settled;
 	bool retired; /* a successor has taken over: capture is its own, only our descriptors are ours */
 	struct timer tick;
 	unsigned ticks;
@@ -52,9 +51,9 @@ void enrolment_free(struct enrolment *e);
 void enrolment_follow(struct enrolment *e, struct workload *w);
 /* Not wanted any more: drains, and is freed when nothing of it is left, which may be at once. */
 void enrolment_unwant(struct enrolment *e, const char *why);
-/* A tick: lets go of a namespace that its path no longer names; with `attachments`, also has capture attach
- * to interfaces that came since. */
-void enrolment_look(struct enrolment *e, bool attachments);
+/* A tick: lets go of a namespace that its path no longer names; a slow one also has capture attach to
+ * interfaces that came since, and reads the namespace's addresses again. */
+void enrolment_look(struct enrolment *e, bool slow);
 /* Out of capture at once, and kept out until enrolment_readmit. */
 void enrolment_release(struct enrolment *e);
 void enrolment_readmit(struct enrolment *e);
@@ -70,5 +69,6 @@ const char *objection_namespace(const struct enrolment *e, const struct stat *st
 uint32_t leftover_number(const struct enrolment *e);
 /* A pod has this number again: it is left over no longer. */
 void leftover_forget(struct pods *p, uint32_t number);
-/* Out of capture, once: pods that the model does not want any more, or whose namespace went. */
+/* Out of capture: pods that the model does not want any more or that are refused, and those whose namespace
+ * went. After each change, as a pod may still wait for its return. */
 void leftover_settle(struct pods *p);

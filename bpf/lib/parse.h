@@ -8,13 +8,13 @@
 
 #define ETH_P_IP 0x0800
 #define ETH_P_IPV6 0x86dd
+#define OFFSET_ETHERTYPE 12
 #define IPPROTO_TCP 6
 #define IP_MORE_FRAGMENTS 0x2000
 #define IP_FRAGMENT_OFFSET 0x1fff
 #define BPF_HDR_START_NET 1
 #define MAX_EXTENSIONS 8
 
-#define TCP_FIN 0x01
 #define TCP_SYN 0x02
 #define TCP_RST 0x04
 #define TCP_ACK 0x10
@@ -123,6 +123,15 @@ static __always_inline enum parsed parse_ipv6(struct __sk_buff *skb, struct pack
 	return PARSED_MALFORMED;
 }
 
+/* skb->protocol of a packet socket's frame is what its sender says; the receiver goes by the frame (IEEE 802.3). */
+static __always_inline _Bool is_ip_in_disguise(struct __sk_buff *skb)
+{
+	__be16 type;
+
+	return !bpf_skb_load_bytes(skb, OFFSET_ETHERTYPE, &type, sizeof(type)) &&
+	       (type == bpf_htons(ETH_P_IP) || type == bpf_htons(ETH_P_IPV6));
+}
+
 static __always_inline enum parsed parse(struct __sk_buff *skb, struct packet *p)
 {
 	__builtin_memset(p, 0, sizeof(*p));
@@ -130,5 +139,5 @@ static __always_inline enum parsed parse(struct __sk_buff *skb, struct packet *p
 		return parse_ipv4(skb, p);
 	if (skb->protocol == bpf_htons(ETH_P_IPV6))
 		return parse_ipv6(skb, p);
-	return PARSED_OTHER;
+	return is_ip_in_disguise(skb) ? PARSED_MALFORMED : PARSED_OTHER;
 }

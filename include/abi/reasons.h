@@ -66,7 +66,8 @@
 	X(LIMIT_HANDSHAKES, "limit_handshakes", "too many unfinished handshakes")                            \
 	X(SOURCE_PORT_CLASH, "source_port_clash", "caller's address and port already in use, own address used instead") \
 	X(INTERNAL, "internal", "out of memory or a bug")                                                    \
-	X(DROP_NOT_FROM_AGENT, "drop_not_from_agent", "packet from outside for a connection between app and agent")
+	X(DROP_NOT_FROM_AGENT, "drop_not_from_agent", "packet from outside for a connection between app and agent") \
+	X(LIMIT_TUNNELS, "limit_tunnels", "too many tunnels from one address")
 
 enum wr_reason {
 #define WR_REASON_ENUM(id, name, text) WR_REASON_##id,

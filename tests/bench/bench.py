@@ -7,6 +7,8 @@ its spread; ratios come first. Envoy plays what a pair of sidecars does: tcp_pro
 one worker, in the pods' namespaces. `--rounds N` (5), `--only NAME,...`, `--quick`.
 """
 import argparse
+import glob
+import ipaddress
 import json
 import os
 import re
@@ -18,9 +20,11 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import certs  # noqa: E402
 import envoy  # noqa: E402
-from mesh import BUILD, Mesh, eventually  # noqa: E402
+from mesh import BUILD, Mesh, eventually, run  # noqa: E402
 
 IPERF, HTTP, ECHO = 5201, 8081, 7007
+# Further addresses of the server's pod, as many to a round, so that each connection there needs a tunnel of its own.
+FRESH, FRESH_EACH, FRESH_ROUNDS = "10.77.2.128", 20, 6
 TICK = os.sysconf("SC_CLK_TCK")
 LOAD, RELAY = (os.path.join(BUILD, "bench", n) for n in ("load", "relay"))
 # (figure of Warren across nodes) over (the same of the Envoy pair), and what the ratio is to be.
@@ -46,10 +50,15 @@ class Case:
 
 
 def cpu_of(pid):
-    """User and system seconds of a process with all its threads (proc(5), stat fields 14 and 15)."""
-    with open("/proc/%d/stat" % pid) as f:
-        fields = f.read().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
+    """Seconds on a CPU of all threads (schedstat counts nanoseconds where stat counts ticks)."""
+    total = 0
+    for path in glob.glob("/proc/%d/task/*/schedstat" % pid):
+        try:
+            with open(path) as f:
+                total += int(f.read().split()[0])
+        except OSError:
+            pass  # a thread that has just ended
+    return total / 1e9
 
 
 def machine_cpu():
@@ -95,7 +104,16 @@ def connections(case, count, at_once):
     return count
 
 
-def one_round(case, seconds, count):
+def fresh(case, number):
+    """A tunnel for each connection: Warren has one to each address, Envoy's pair makes one anyway."""
+    first, apart = case.address, []
+    if case.name == "warren":
+        first, apart = str(ipaddress.ip_address(FRESH) + number * FRESH_EACH), ["apart"]
+    case.run(LOAD, "connect", first, ECHO + case.offset, FRESH_EACH, 1, *apart)
+    return FRESH_EACH
+
+
+def one_round(case, seconds, count, number):
     measured(case, 1, lambda: throughput(case, 1, seconds), "cpu_s_per_gib")
     measured(case, 1, lambda: throughput(case, 8, seconds), "cpu_s_per_gib_8")
     out = json.loads(case.run(LOAD, "ping", case.address, ECHO + case.offset, 5000 if seconds > 1 else 2000))
@@ -105,6 +123,8 @@ def one_round(case, seconds, count):
         measured(case, 1e6, lambda: requests(case, c, seconds), "cpu_ms_per_1000_requests_%d" % c)
     for at_once, name in ((1, "serial"), (16, "16")):
         measured(case, 1e6, lambda: connections(case, count, at_once), "cpu_ms_per_1000_connections_" + name)
+    if case.name in ("warren", "envoy"):
+        measured(case, 1e6, lambda: fresh(case, number), "cpu_ms_per_1000_connections_fresh_tunnel")
 
 
 def memory(case, count):
@@ -123,6 +143,15 @@ def memory(case, count):
     case.note("mib_over_idle_after_close", max(a[0] - i[0] for a, i in zip(after, idle)) / 1024)
 
 
+def more_addresses(m, pod):
+    addresses = [str(ipaddress.ip_address(FRESH) + i) for i in range(FRESH_EACH * FRESH_ROUNDS)]
+    run("nsenter", "--net=" + m.node_netns(pod.node), "ip", "route", "add", FRESH + "/25", "dev", pod.veth)
+    run("ip", "-n", pod.ns, "-batch", "-", input="".join("address add %s/32 dev eth0\n" % a for a in addresses))
+    d = pod.manifest()
+    d["status"]["podIPs"] += [{"ip": a} for a in addresses]
+    m.write("pod-%s.yaml" % pod.name, d)
+
+
 def set_up():
     m = Mesh("bench")
     for name, node in (("client", 1), ("near", 1), ("idle1", 1), ("idle2", 1), ("server", 2), ("idle3", 2), ("idle4", 2), ("idle5", 2)):
@@ -130,6 +159,7 @@ def set_up():
     for name, node in (("dclient", 1), ("dserver", 2), ("rclient", 1), ("rserver", 2), ("eclient", 1), ("eserver", 2)):
         m.pod(name, node, enrolled=False)
     m.apply()
+    more_addresses(m, m.pods["server"])
     for name in ("server", "near", "dserver", "rserver", "eserver"):
         p = m.pods[name]
         p.start("iperf3", "-s", "-p", str(IPERF))
@@ -278,7 +308,7 @@ def main():
                     memory(c, 2000)
         for r in range(rounds):
             for c in found:
-                one_round(c, seconds, count)
+                one_round(c, seconds, count, r % FRESH_ROUNDS)
             print("round %d of %d" % (r + 1, rounds), flush=True)
     finally:
         # Also what an interrupted run has measured so far.

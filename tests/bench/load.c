@@ -3,7 +3,7 @@
  * Server and clients of the benchmark: one thread each, epoll, JSON on stdout.
  * load serve ECHO_PORT HTTP_PORT             echo, and a keep-alive HTTP responder
  * load ping IP PORT COUNT                    64-byte round trips: {"p50_us","p99_us"}
- * load connect IP PORT COUNT AT_ONCE         connect, one byte each way, close: {"per_second"}
+ * load connect IP PORT COUNT AT_ONCE [apart] connect, one byte each way, close: {"per_second"}; apart: each to the next IP
  * load hold IP PORT COUNT SECONDS            COUNT connections, each used once, held open: prints "open" when all are
  */
 #include <arpa/inet.h>
@@ -137,7 +137,7 @@ static int ping(int count)
 }
 
 /* `at_once` connections are always under way. */
-static int connects(int count, int at_once)
+static int connects(int count, int at_once, bool apart)
 {
 	int ep = epoll_create1(0), started = 0, done = 0;
 	double start = now_us();
@@ -152,6 +152,8 @@ static int connects(int count, int at_once)
 
 			epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev);
 			started++;
+			if (apart)
+				target.sin_addr.s_addr = htonl(ntohl(target.sin_addr.s_addr) + 1);
 		}
 		n = epoll_wait(ep, evs, 64, 10000);
 		if (n <= 0) {
@@ -220,8 +222,8 @@ int main(int argc, char **argv)
 	inet_pton(AF_INET, argv[2], &target.sin_addr);
 	if (!strcmp(argv[1], "ping"))
 		return ping(atoi(argv[4]));
-	if (!strcmp(argv[1], "connect") && argc == 6)
-		return connects(atoi(argv[4]), atoi(argv[5]));
+	if (!strcmp(argv[1], "connect") && argc >= 6)
+		return connects(atoi(argv[4]), atoi(argv[5]), argc > 6 && !strcmp(argv[6], "apart"));
 	if (!strcmp(argv[1], "hold") && argc == 6)
 		return hold(atoi(argv[4]), atoi(argv[5]));
 	fprintf(stderr, "usage: see the head of load.c\n");

@@ -41,7 +41,7 @@ def load_ca(folder):
 
 
 def issue(ca, identity, path, start=-DAY, end=DAY, usages=(ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)):
-    """ca: (certificate, key). Writes leaf and key to `path` (0600), returns it."""
+    """ca: (certificate, key). identity: one URI, several, or None. Writes leaf and key to `path` (0600), returns it."""
     cert, ca_key = ca
     key = ec.generate_private_key(ec.SECP256R1())
     now = datetime.datetime.utcnow()
@@ -51,7 +51,8 @@ def issue(ca, identity, path, start=-DAY, end=DAY, usages=(ExtendedKeyUsageOID.S
                .add_extension(x509.KeyUsage(True, False, False, False, False, False, False, False, False), True)
                .add_extension(x509.ExtendedKeyUsage(list(usages)), False))
     if identity:
-        builder = builder.add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(identity)]), True)
+        names = [identity] if isinstance(identity, str) else identity
+        builder = builder.add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(n) for n in names]), True)
     leaf = builder.sign(ca_key, hashes.SHA256())
     pem = leaf.public_bytes(serialization.Encoding.PEM)
     if cert.issuer != cert.subject:

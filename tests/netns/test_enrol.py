@@ -177,6 +177,25 @@ def test_new_connection_at_once_after_unlabel(m):
     eventually(lambda: is_enrolled(m.agents[1], "client"), 8, "in again")
 
 
+def test_label_off_and_on_again(m):
+    """Faster than a drain begins: the pod is in again at once, not after the drain of its open connection."""
+    client, server = m.pods["client"], m.pods["server"]
+    eventually(lambda: is_enrolled(m.agents[1], "client") and is_enrolled(m.agents[2], "server"), 8, "both in")
+    drains = m.agents[1].text().count("demo/client: draining")
+    held = client.connect(server.ip, 7)
+    held.sendall(b"a")
+    held.recv(1)
+    m.enrol(client, False)
+    time.sleep(0.06)
+    m.enrol(client, True)
+    eventually(lambda: m.agents[1].text().count("demo/client: draining") > drains and is_enrolled(m.agents[1], "client"), 1.5, "in again")
+    c = m.capture()
+    check(client.traffic("ping", server.ip, 7, 5, 5)["ok"], "new one works")
+    c.stop()
+    held.close()
+    check(not [p for p in c.tcp() if p[0] == client.ip and p[3] == 7], "by the tunnel")
+
+
 def veths(m, node):
     return run("ip", "-n", os.path.basename(m.node_netns(node)), "-br", "link").stdout
 
@@ -209,6 +228,24 @@ def test_pod_deleted_while_the_agent_is_dead(m):
     eventually(lambda: "ghost" not in m.agents[1].ctl("-j", "bpf", "show").stdout, 5, "its pins are gone")
 
 
+def test_refusable_since_the_agent_died(m):
+    """A sidecar was injected meanwhile: the pod is let out of capture, not held there without anyone who listens."""
+    p = m.pod("meshless", 1)
+    before = inventory(p)
+    m.write_pod(p)
+    eventually(lambda: is_enrolled(m.agents[1], "meshless"), 5, "enrolled")
+    m.agents[1].kill()
+    d = p.manifest()
+    d["spec"]["containers"].append({"name": "istio-proxy"})
+    m.write("pod-meshless.yaml", d)
+    m.agents[1].start()
+    got = states(m.agents[1])["meshless"]
+    check(got["state"] == "refused" and "sidecar" in got["reason"], "refused", got)
+    check(p.traffic("ping", m.pods["server"].ip, 7, 3, 3, seconds=10)["ok"], "works, in plaintext")
+    check(not differences(before, inventory(p)), "as before", differences(before, inventory(p)))
+    m.remove_manifest("pod-meshless.yaml")
+
+
 def test_namespace_made_anew_is_enrolled_anew(m):
     p = m.pod("phoenix", 1)
     m.write_pod(p)
@@ -224,6 +261,51 @@ def test_namespace_made_anew_is_enrolled_anew(m):
     c.stop()
     check(not [x for x in c.tcp() if x[0] == p.ip and x[3] == 7], "meshed")
     m.remove_manifest("pod-phoenix.yaml")
+
+
+def test_addresses_found_follow_the_namespace(m):
+    """A pod whose status names no address: listed with those of its namespace, as they are now."""
+    p = m.pod("nomad", 1)
+    d = p.manifest()
+    del d["status"]["podIP"], d["status"]["podIPs"]
+    m.write("pod-nomad.yaml", d)
+    addresses = lambda: sorted(states(m.agents[1]).get("nomad", {}).get("addresses", []))
+    eventually(lambda: addresses() == sorted([p.ip, p.ip6]), 5, "found; listed: %s" % addresses())
+    m.delete_pod_netns(p)
+    eventually(lambda: p.veth + "@" not in veths(m, 1), 3, "gone", step=0.1)
+    first, p.ip, p.ip6 = p.ip, "10.77.1.222", "fd77:1::de"
+    m.make_pod_netns(p)
+    eventually(lambda: addresses() == sorted([p.ip, p.ip6]), 6, "made anew with others")
+    check(p.traffic("ping", m.pods["server"].ip, 7, 5, 5)["ok"], "works")
+    p.sh("ip", "address", "add", first + "/32", "dev", "eth0")
+    eventually(lambda: first in addresses(), 3, "one more, while it runs")
+    m.remove_manifest("pod-nomad.yaml")
+    eventually(lambda: "nomad" not in states(m.agents[1]), 5, "forgotten")
+
+
+def test_address_of_two_pods(m):
+    """The older one keeps it, and the log names both, once."""
+    server = m.pods["server"]
+    d = m.pod("thief", 2).manifest()
+    d["metadata"]["labels"][LABEL] = "none"
+    d["status"] = {"podIP": server.ip}
+    d["metadata"]["creationTimestamp"] = "2024-05-01T10:00:01Z"
+    kept = server.manifest()
+    kept["metadata"]["creationTimestamp"] = "2024-05-01T10:00:00Z"
+    m.write("pod-server.yaml", kept)
+    m.write("pod-thief.yaml", d)
+    words = "%s is claimed by pods demo/server and demo/thief" % server.ip
+    eventually(lambda: words in m.agents[1].text(), 3, "the log says so: %s" % m.agents[1].text()[-500:])
+    m.write("services.yaml", {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "other", "namespace": "demo"},
+                              "spec": {"clusterIP": "10.96.1.7", "ports": [{"port": 80}]}})
+    eventually(lambda: "10.96.1.7" in m.agents[1].ctl("-j", "service", "list").stdout, 3, "another round")
+    check(m.agents[1].text().count(words) == 1, "said once")
+    c = m.capture()
+    check(m.pods["client"].traffic("ping", server.ip, 7, 5, 5)["ok"], "works")
+    c.stop()
+    check(not [p for p in c.tcp() if p[3] == 7], "by the tunnel, to the older pod's identity")
+    m.remove_manifest("pod-thief.yaml")
+    m.write_pod(server)
 
 
 def refusal(m, name, words, manifest):

@@ -18,6 +18,8 @@ def setup():
     m = Mesh("exhaust")
     m.agent_options = ["--dial-timeout=%ds" % DIAL]
     m.pod("client", 1)
+    m.pod("second", 1)
+    m.pod("third", 1)
     m.pod("server", 2)
     m.pod("plain", 1, enrolled=False)
     halfway = m.pod("halfway", 2)
@@ -152,6 +154,30 @@ def at_limit(m, node):
 
 def test_descriptor_limit_of_the_clients_agent(m):
     return at_limit(m, 1)
+
+
+def test_a_pod_cannot_fill_the_table(m):
+    """One pod opens all it can and holds it: the next pod of the node is still served, and so is a third one beside that."""
+    agent, server = m.agents[1], m.pods["server"]
+    agent.stop(15)
+    agent.limit_fds = 600
+    agent.start()
+    hogs = []
+    for name, least in (("client", 150), ("second", 40)):
+        works(m, "third")
+        p = m.pods[name].client("burst", server.ip, 7, 400, 4000)
+        hogs.append((p, least))
+        eventually(lambda n=name: sum(c["src_workload"] == n for c in agent.json("connection", "list")) >= least, 10, "%s holds its share" % name)
+        works(m, "third")
+    refused = [x for x in agent.access() if "limit_connections" in x.get("error", "")]
+    check(refused, "refusals say why")
+    for p, least in hogs:
+        r = p.result(60)
+        check(r["failed"] > 0 and r["done"] >= least, "a share was served", r)
+    agent.stop(15)
+    agent.limit_fds = None
+    agent.start()
+    works(m)
 
 
 def test_descriptor_limit_of_the_servers_agent(m):

@@ -8,7 +8,7 @@ import socket
 import struct
 import time
 
-from mesh import Mesh, check, eventually
+from mesh import Mesh, check, eventually, run
 
 WAITS = True
 FALLBACK = False
@@ -33,6 +33,42 @@ def clear(m, capture, *pods):
     """TCP packets on the link of these pods that are not the tunnel's."""
     ours = {a for p in pods for a in (p.ip, p.ip6)}
     return [p for p in capture.tcp() if (p[0] in ours or p[2] in ours) and 15008 not in (p[1], p[3])]
+
+
+def test_a_pod_that_terminates_stays_in_the_mesh(m):
+    """Between its deletionTimestamp and its end a pod finishes its work: by its own address, both ways, never in clear."""
+    client, leaver, server = m.pods["client"], m.pods["leaver"], m.pods["server"]
+    vips = m.service("server", {"app": "server"}, [("echo", 80, 7)])
+    m.apply()
+
+    def answer():
+        try:
+            with client.connect(vips[0], 80, 2) as s:
+                s.sendall(b"x")
+                return s.recv(1)
+        except OSError as e:
+            return e.errno
+
+    eventually(lambda: answer() == b"x", 5, "the service is there")
+    for p in (leaver, server):
+        d = p.manifest()
+        d["metadata"].update(deletionTimestamp="2030-01-01T00:00:00Z", deletionGracePeriodSeconds=30)
+        m.write("pod-%s.yaml" % p.name, d)
+
+    try:
+        eventually(lambda: answer() == errno.ECONNRESET, 5, "no longer an endpoint of its service")
+        c = m.capture()
+        for caller, called in ((client, server), (leaver, server)):
+            with caller.connect(called.ip, 7) as s:
+                s.sendall(b"LAST-WORDS")
+                check(s.recv(100) == b"LAST-WORDS", "%s still talks to %s" % (caller.name, called.name))
+        c.stop()
+        check(len(c.tcp()) > 4 and not clear(m, c, client, leaver, server), "only by the tunnel", clear(m, c, client, leaver, server)[:3])
+        states = {x["name"]: x["state"] for a in m.agents.values() for x in a.json("pod", "list")}
+        check(states["leaver"] == states["server"] == "enrolled", "still enrolled", states)
+    finally:
+        m.services.pop("server")
+        m.apply()
 
 
 def checksum(data):
@@ -101,6 +137,30 @@ def test_strange_syns_outbound(m):
     check(not fragments(raw), "no fragment of them on the link")
     after = m.agents[1].counters()
     check(after.get("drop_fragment", 0) > before.get("drop_fragment", 0), "fragments are counted", before, after)
+
+
+def mac(netns, device):
+    return bytes.fromhex(re.search(r"link/ether (\S+)", run("nsenter", "--net=" + netns, "ip", "link", "show", device).stdout).group(1).replace(":", ""))
+
+
+def test_frame_that_calls_itself_arp(m):
+    """A packet socket (CAP_NET_RAW is enough) says of its IPv4 frame that it is ARP. A pod without the mesh shows that it would pass."""
+    server = m.pods["server"]
+    before = m.agents[1].counters().get("drop_malformed", 0)
+    for pod, passes in ((m.pods["client"], False), (m.pods["plain"], True)):
+        c = m.capture(expression="ip")
+        ip = ip4(pod.ip, server.ip, syn(pod.ip, server.ip, 42000, 7))
+        with pod.inside():
+            s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        try:
+            s.sendto(mac(m.node_netns(pod.node), pod.veth) + mac(pod.netns, "eth0") + b"\x08\x00" + ip, ("eth0", 0x0806))
+        except OSError as e:
+            check(e.errno == errno.ENOBUFS and not passes, "refused at the pod's own interface", e)
+        s.close()
+        time.sleep(0.5)
+        c.stop()
+        check((b"\x00\x07" in syn_ports(c)) == passes, "the SYN of %s on the link: %s" % (pod.name, passes), syn_ports(c))
+    check(m.agents[1].counters().get("drop_malformed", 0) > before, "dropped and counted")
 
 
 def syn_ports(capture):

@@ -66,6 +66,37 @@ static void cidrs_count_from_the_mapped_start(void **state)
 	assert_int_equal(ip_cidr_parse("10.0.0.0/", &a, &bits), -EINVAL);
 }
 
+static void masks_leave_the_network(void **state)
+{
+	static const struct {
+		const char *given, *network;
+	} cases[] = {
+		{"10.1.2.3/8", "10.0.0.0/8"},
+		{"10.1.2.3/32", "10.1.2.3/32"},
+		{"10.1.2.3", "10.1.2.3/32"},
+		{"10.1.2.255/25", "10.1.2.128/25"},
+		{"1.2.3.4/0", "0.0.0.0/0"},
+		{"fd00::1/8", "fd00::/8"},
+		{"fd77:ffff::/17", "fd77:8000::/17"},
+		{"fd00::1", "fd00::1/128"},
+		{"::1/0", "::/0"},
+		{"::ffff:10.1.2.3/104", "10.0.0.0/8"},
+		{"::ffff:0:0/96", "0.0.0.0/0"},
+		{"ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128",
+		 "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128"},
+	};
+	char text[IP_CIDR_STRLEN];
+	struct ip_addr a;
+	unsigned bits;
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		assert_int_equal(ip_cidr_parse(cases[i].given, &a, &bits), 0);
+		ip_addr_mask(&a, bits);
+		assert_string_equal(ip_cidr_format(&a, bits, text, sizeof(text)), cases[i].network);
+	}
+}
+
 static void sockaddr_round_trip(void **state)
 {
 	struct sockaddr_storage ss;
@@ -227,6 +258,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(addresses_have_one_form),	 cmocka_unit_test(ports_are_parsed_strictly),
 		cmocka_unit_test(cidrs_count_from_the_mapped_start), cmocka_unit_test(sockaddr_round_trip),
+		cmocka_unit_test(masks_leave_the_network),
 		cmocka_unit_test(table_keeps_what_it_is_given),	 cmocka_unit_test(timers_fire_in_order),
 		cmocka_unit_test(messages_and_tasks_run),	 cmocka_unit_test(removed_watch_gets_no_event),
 	};

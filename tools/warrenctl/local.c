@@ -104,9 +104,8 @@ static bool named(const char *uid, const char *name)
 static int open_recorded(const struct capture_leftover *l)
 {
 	_cleanup_close_ int fd = *l->netns_path ? open(l->netns_path, O_RDONLY | O_CLOEXEC) : -1;
-	struct stat st;
 
-	if (fd < 0 || fstat(fd, &st) < 0 || st.st_ino != l->netns_ino)
+	if (fd < 0 || !capture_is_netns(fd, l->netns_cookie))
 		return -1;
 	return take_fd(fd);
 }

@@ -28,13 +28,6 @@ bool ip_addr_is_loopback(const struct ip_addr *a)
 	return ip_addr_is_v4(a) ? a->b[12] == 127 : ip_addr_equal(a, &v6_loopback);
 }
 
-bool ip_addr_is_any(const struct ip_addr *a)
-{
-	static const uint8_t zeroes[16];
-
-	return ip_addr_is_v4(a) ? !memcmp(a->b + 12, zeroes, 4) : !memcmp(a->b, zeroes, 16);
-}
-
 int ip_addr_parse(const char *text, struct ip_addr *ret)
 {
 	struct ip_addr a;
@@ -95,6 +88,22 @@ int ip_cidr_parse(const char *text, struct ip_addr *ret, unsigned *ret_bits)
 	*ret = a;
 	*ret_bits = bits + 128 - width;
 	return 0;
+}
+
+void ip_addr_mask(struct ip_addr *a, unsigned bits)
+{
+	for (unsigned i = bits / 8; i < sizeof(a->b); i++)
+		a->b[i] &= i == bits / 8 ? (uint8_t) ~(0xff >> bits % 8) : 0;
+}
+
+const char *ip_cidr_format(const struct ip_addr *a, unsigned bits, char *buf, size_t size)
+{
+	/* A range that reaches beyond the mapped prefix holds IPv6, too, whatever its first address is. */
+	bool v4 = ip_addr_is_v4(a) && bits >= 96;
+	char ip[INET6_ADDRSTRLEN];
+
+	snprintf(buf, size, "%s/%u", ip_addr_format(a, ip, sizeof(ip)), v4 ? bits - 96 : bits);
+	return buf;
 }
 
 int ip_port_parse(const char *text, size_t len, struct ip_port *ret)

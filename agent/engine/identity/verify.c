@@ -38,13 +38,24 @@ static enum wr_reason chain_reason(int error)
 	}
 }
 
-/* The peer's SPIFFE IDs against what v asks for; keeps the first parsable one as the peer's name. */
+/* An SVID has exactly one URI, and one with more is to be refused (SPIFFE X509-SVID 2): the name that passes here must be
+ * the name that logs and policies see. */
+static bool several_uris(const GENERAL_NAMES *names)
+{
+	int n = 0;
+
+	for (int i = 0; i < sk_GENERAL_NAME_num(names); i++)
+		n += sk_GENERAL_NAME_value(names, i)->type == GEN_URI;
+	return n > 1;
+}
+
+/* The peer's SPIFFE ID against what v asks for; kept as the peer's name when it can be parsed. */
 static enum wr_reason check_names(X509 *leaf, struct tls_verify *v)
 {
 	GENERAL_NAMES *names = X509_get_ext_d2i(leaf, NID_subject_alt_name, NULL, NULL);
 	enum wr_reason r = WR_REASON_TLS_BAD_CERT;
 
-	for (int i = 0; i < sk_GENERAL_NAME_num(names); i++) {
+	for (int i = 0; i < sk_GENERAL_NAME_num(names) && !several_uris(names); i++) {
 		GENERAL_NAME *n = sk_GENERAL_NAME_value(names, i);
 		const char *uri;
 		struct spiffe_id id;

@@ -30,13 +30,6 @@ struct loop {
 	bool signalled;
 };
 
-static __thread struct loop *current_loop;
-
-struct loop *loop_current(void)
-{
-	return current_loop;
-}
-
 static void wake_ready(struct watch *w, uint32_t events)
 {
 	struct loop *l = container_of(w, struct loop, wake);
@@ -322,7 +315,6 @@ static void account(struct loop *l, uint64_t before_us, uint64_t after_us)
 
 int loop_run(struct loop *l)
 {
-	current_loop = l;
 	__atomic_store_n(&l->running, true, __ATOMIC_RELEASE);
 	l->window_start_us = clock_now_us();
 	while (__atomic_load_n(&l->running, __ATOMIC_ACQUIRE)) {
@@ -334,10 +326,8 @@ int loop_run(struct loop *l)
 		after_us = clock_now_us();
 		account(l, before_us, after_us);
 		l->now_ms = after_us / 1000;
-		if (n < 0 && errno != EINTR) {
-			current_loop = NULL;
+		if (n < 0 && errno != EINTR)
 			return -errno;
-		}
 		l->n_events = n < 0 ? 0 : n;
 		for (l->next_event = 0; l->next_event < l->n_events;) {
 			struct epoll_event *ev = &l->events[l->next_event++];
@@ -349,6 +339,5 @@ int loop_run(struct loop *l)
 		run_timers(l);
 		run_tasks(l);
 	}
-	current_loop = NULL;
 	return 0;
 }

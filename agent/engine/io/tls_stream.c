@@ -147,6 +147,22 @@ static void bio_method_make(void)
 	BIO_meth_set_ctrl(bio_method, bio_ctrl);
 }
 
+/* SSL_read works through handshake messages without coming back: a peer that sends KeyUpdates (RFC 8446 4.6.3) and nothing
+ * else would have the thread to itself. An honest one sends a few tickets, and a KeyUpdate in some hundred GiB. */
+static void watch_message(int write_p, int version, int content_type, const void *buf, size_t len, SSL *ssl, void *arg)
+{
+	struct tls_stream *t = arg;
+
+	(void)version;
+	(void)buf;
+	(void)len;
+	if (write_p || content_type != SSL3_RT_HANDSHAKE || ++t->messages_in <= LIMIT_TLS_MESSAGES)
+		return;
+	t->error = -EPROTO;
+	/* The one thing that ends SSL_read between two messages. */
+	SSL_set_shutdown(ssl, SSL_get_shutdown(ssl) | SSL_RECEIVED_SHUTDOWN);
+}
+
 int tls_stream_init(struct tls_stream *t, SSL *ssl, int fd)
 {
 	BIO *bio;
@@ -163,6 +179,8 @@ int tls_stream_init(struct tls_stream *t, SSL *ssl, int fd)
 	BIO_set_init(bio, 1);
 	SSL_set_bio(ssl, bio, bio);
 	SSL_clear_mode(ssl, SSL_MODE_ENABLE_PARTIAL_WRITE);
+	SSL_set_msg_callback(ssl, watch_message);
+	SSL_set_msg_callback_arg(ssl, t);
 	return 0;
 }
 
@@ -218,6 +236,9 @@ ssize_t tls_stream_read(struct tls_stream *t, uint8_t *buf, size_t size)
 {
 	size_t got = 0;
 
+	/* SSL_get_error reads the thread's queue: what another stream left there would be taken for a failure of this one. */
+	if (ERR_peek_error())
+		ERR_clear_error();
 	while (got < size) {
 		int n = SSL_read(t->ssl, buf + got, (int)(size - got));
 
@@ -234,13 +255,10 @@ ssize_t tls_stream_read(struct tls_stream *t, uint8_t *buf, size_t size)
 			return 0;
 		case SSL_ERROR_ZERO_RETURN:
 			t->eof = true;
-			return -EPIPE;
+			return t->error ? t->error : -EPIPE;
 		case SSL_ERROR_SSL:
-			if (t->eof) {
-				ERR_clear_error();
-				return -EPIPE;
-			}
-			return -EPROTO;
+			ERR_clear_error();
+			return t->eof ? -EPIPE : -EPROTO;
 		default:
 			ERR_clear_error();
 			return t->error ? t->error : -EPIPE;
@@ -301,11 +319,6 @@ int tls_stream_write(struct tls_stream *t, const uint8_t *data, size_t len)
 	memcpy(gather->stage + gather->stage_len, data, len);
 	gather->stage_len += len;
 	return 0;
-}
-
-size_t tls_stream_gathered(const struct tls_stream *t)
-{
-	return t->error ? 0 : gather->len + gather->stage_len;
 }
 
 int tls_stream_end(struct tls_stream *t)

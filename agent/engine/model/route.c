@@ -82,12 +82,12 @@ void route_decide(const struct model *m, const struct workload *source, const st
 		r.workload = model_workload_by_addr(m, &dst->ip);
 		r.kind = r.workload ? ROUTE_TCP : ROUTE_PASSTHROUGH;
 	}
-	if (r.kind != ROUTE_DENY && r.workload && r.workload->protocol == TUNNEL_HBONE) {
+	if (r.kind != ROUTE_DENY && r.workload && r.workload->protocol == TUNNEL_HBONE)
 		r.kind = ROUTE_HBONE;
-		if (route_port_is_illegal(r.target.port)) {
-			r.kind = ROUTE_DENY;
-			r.reason = WR_REASON_ILLEGAL_PORT;
-		}
+	/* An unknown address may be the pod's own, one that no manifest names: there the agent would call itself. */
+	if ((r.kind == ROUTE_HBONE || r.kind == ROUTE_PASSTHROUGH) && route_port_is_illegal(r.target.port)) {
+		r.kind = ROUTE_DENY;
+		r.reason = WR_REASON_ILLEGAL_PORT;
 	}
 	if (r.kind != ROUTE_DENY)
 		r.reason = WR_REASON_NONE;

@@ -118,7 +118,7 @@ static int frame_recv(nghttp2_session *s, const nghttp2_frame *f, void *user)
 	case NGHTTP2_HEADERS:
 		if (f->headers.cat == NGHTTP2_HCAT_REQUEST)
 			h->events->request(h->owner, id, h->headers, end);
-		else if (stream && h->headers->status >= 200)
+		else if (!h->server && stream && h->headers->status >= 200)
 			h->events->response(h->owner, id, stream, h->headers);
 		stream = nghttp2_session_get_stream_user_data(s, id);
 		/* fall through */
@@ -319,6 +319,11 @@ int h2_recv(struct h2 *h, const uint8_t *data, size_t len)
 {
 	ssize_t n = nghttp2_session_mem_recv(h->session, data, len);
 
+	/* nghttp2 bounds the answers it owes to PING and SETTINGS, not those to streams it refuses. */
+	if (n == (ssize_t)len && nghttp2_session_get_outbound_queue_size(h->session) > LIMIT_FRAMES_QUEUED) {
+		(void)nghttp2_session_terminate_session(h->session, NGHTTP2_ENHANCE_YOUR_CALM);
+		return -EPROTO;
+	}
 	return n == (ssize_t)len ? 0 : n == NGHTTP2_ERR_NOMEM ? -ENOMEM : -EPROTO;
 }
 

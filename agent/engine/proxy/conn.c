@@ -20,17 +20,30 @@ static unsigned descriptors(const struct conn *c)
 	return c->relay ? 2 : 1;
 }
 
+/* Counts the connection's descriptors against the node's table and its pod's share of it: a pod may hold twice what is still
+ * free. One alone gets two thirds of the table, and however many pods want all of it, the next one finds room. */
+static bool admit(struct engine *e, struct pod_shared *s, unsigned n)
+{
+	uint64_t used = atomic_fetch_add_explicit(&e->conns, n, memory_order_relaxed) +
+			atomic_load_explicit(&e->tunnels, memory_order_relaxed);
+	uint64_t held = atomic_fetch_add_explicit(&s->conns, n, memory_order_relaxed);
+
+	if (used < e->max_conns && held < 2 * (e->max_conns - used))
+		return true;
+	atomic_fetch_sub_explicit(&e->conns, n, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&s->conns, n, memory_order_relaxed);
+	return false;
+}
+
 int conn_new(struct pod *p, enum conn_kind kind, struct conn **ret)
 {
 	bool relay = kind == CONN_OUT_TCP || kind == CONN_IN_PLAIN;
-	struct engine *e = p->w->e;
 	struct conn *c = calloc(1, relay ? sizeof(struct relay) : sizeof(*c));
 
 	if (!c)
 		return -ENOMEM;
 	c->relay = relay;
-	if (atomic_fetch_add_explicit(&e->conns, descriptors(c), memory_order_relaxed) >= e->max_conns) {
-		atomic_fetch_sub_explicit(&e->conns, descriptors(c), memory_order_relaxed);
+	if (!admit(p->w->e, p->shared, descriptors(c))) {
 		free(c);
 		return -EMFILE;
 	}
@@ -129,6 +142,7 @@ static void release(struct conn *c)
 	list_append(&w->conns_doomed, &c->node);
 	loop_defer(w->loop, &w->reap);
 	atomic_fetch_sub_explicit(&w->e->conns, descriptors(c), memory_order_relaxed);
+	atomic_fetch_sub_explicit(&p->shared->conns, descriptors(c), memory_order_relaxed);
 }
 
 void conn_end(struct conn *c, enum wr_reason reason, bool reset)

@@ -66,8 +66,6 @@ void outbound_retry(struct conn *c, enum wr_reason reason)
 	c->retry_ms = c->retry_ms ? c->retry_ms * 2 : LIMIT_RETRY_FIRST_MS;
 	if (c->retry_ms > LIMIT_RETRY_MAX_MS)
 		c->retry_ms = LIMIT_RETRY_MAX_MS;
-	if (c->pod->draining)
-		left = 0;
 	loop_timer_set(c->pod->w->loop, &c->timer, c->retry_ms < left ? c->retry_ms : left);
 }
 
@@ -183,7 +181,7 @@ static void go_hbone(struct conn *c, const struct route *r)
 		return;
 	}
 	if (e < 0) {
-		outbound_retry(c, e == -EBUSY ? WR_REASON_LIMIT_STREAMS : WR_REASON_DIAL_FAILED);
+		outbound_retry(c, WR_REASON_DIAL_FAILED);
 		return;
 	}
 	tunnel_attach(t, c);

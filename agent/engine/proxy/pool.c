@@ -73,7 +73,6 @@ int pool_get(struct pod *p, const struct workload *dst, const struct ip_port *ne
 	char key[POOL_KEY_MAX];
 	size_t len = make_key(dst, next_hop, client, key);
 	struct pool_entry *e = len ? entry_get(p, key, len) : NULL;
-	bool closed_for_now = false;
 	struct tunnel *t;
 	int r;
 
@@ -85,11 +84,7 @@ int pool_get(struct pod *p, const struct workload *dst, const struct ip_port *ne
 			*ret = t;
 			return 0;
 		}
-		closed_for_now |= t->state == TUNNEL_READY && !h2_max_streams(t->h2);
 	}
-	/* MAX_CONCURRENT_STREAMS 0 is a peer that wants a pause (RFC 9113 6.5.2): more tunnels would be more of the load. */
-	if (closed_for_now)
-		return -EBUSY;
 	r = tunnel_dial(p, client, next_hop, dst->identity, &t);
 	if (r < 0) {
 		if (list_empty(&e->tunnels)) {

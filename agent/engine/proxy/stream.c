@@ -100,11 +100,10 @@ void stream_data(struct conn *c, struct iovec *iov, int n)
 	}
 	if (c->app.backlog) {
 		c->window_run = 0;
-		if (local_backlog_bytes() > c->pod->w->budget) {
-			conn_end(c, WR_REASON_LIMIT_BUFFER, true);
-			return;
-		}
+		worker_enforce_budget(c->pod->w);
 		worker_check_budget(c->pod->w);
+		if (c->state == CONN_DEAD)
+			return;
 	} else {
 		grow_window(c, len);
 	}
@@ -116,6 +115,11 @@ void stream_end(struct conn *c)
 	if (c->state == CONN_DEAD)
 		return;
 	c->end_received = true;
+	/* The app has not accepted yet: shutdown(2) would end the connect. inbound_app_event makes up for it. */
+	if (c->state == CONN_SETUP) {
+		c->app.shut_wanted = true;
+		return;
+	}
 	/* The last word of both sides: closing says FIN by itself. */
 	if (c->end_sent && !c->app.backlog) {
 		conn_end(c, WR_REASON_NONE, false);

@@ -40,6 +40,7 @@ static struct tunnel *tunnel_new(struct pod *p, bool server)
 	t->identity = tls_identity_ref(p->identity);
 	t->created_ms = t->heard_ms = t->idle_since_ms = worker_now_ms(p->w);
 	list_append(&p->tunnels, &t->node);
+	atomic_fetch_add_explicit(&p->w->e->tunnels, 1, memory_order_relaxed);
 	return t;
 }
 
@@ -86,6 +87,7 @@ static void tunnel_release(struct tunnel *t)
 	t->watch.fd = -1;
 	if (fd >= 0)
 		close(fd);
+	atomic_fetch_sub_explicit(&w->e->tunnels, 1, memory_order_relaxed);
 	list_remove(&t->node);
 	if (!t->n_conns)
 		doom(t);
@@ -151,12 +153,32 @@ static void handshake_over(struct tunnel *t)
 		t->pod->handshakes--;
 }
 
+/* Why one more tunnel from this address is too much. A peer may keep its tunnels for ever: not all there can be. */
+static enum wr_reason too_many(struct pod *p, const struct ip_addr *peer)
+{
+	struct engine *e = p->w->e;
+	unsigned n = 0;
+
+	if (p->handshakes >= LIMIT_HANDSHAKES)
+		return WR_REASON_LIMIT_HANDSHAKES;
+	if (atomic_load_explicit(&e->conns, memory_order_relaxed) + atomic_load_explicit(&e->tunnels, memory_order_relaxed) >=
+	    e->max_conns)
+		return WR_REASON_LIMIT_CONNS;
+	list_foreach(i, &p->tunnels) {
+		const struct tunnel *t = list_entry(i, struct tunnel, node);
+
+		n += t->server && ip_addr_equal(&t->remote.ip, peer);
+	}
+	return n >= LIMIT_TUNNELS_PER_PEER ? WR_REASON_LIMIT_TUNNELS : WR_REASON_NONE;
+}
+
 void tunnel_accept(struct pod *p, int fd, const struct ip_port *client, const struct ip_port *dst)
 {
+	enum wr_reason reason = too_many(p, &client->ip);
 	struct tunnel *t;
 
-	if (p->handshakes >= LIMIT_HANDSHAKES) {
-		conn_log_refused(p, ACCESS_INBOUND, client, dst, WR_REASON_LIMIT_HANDSHAKES);
+	if (reason) {
+		conn_log_refused(p, ACCESS_INBOUND, client, dst, reason);
 		sock_close_reset(fd);
 		return;
 	}
@@ -266,6 +288,9 @@ void tunnel_detach(struct conn *c)
 	t->idle_since_ms = worker_now_ms(t->pod->w);
 	if (t->state == TUNNEL_CLOSED && list_empty(&t->node))
 		doom(t);
+	/* The server allows no stream: the next connection dials anew, this tunnel would only lie there. */
+	if (!t->server && t->state == TUNNEL_READY && !h2_max_streams(t->h2))
+		tunnel_goaway(t);
 }
 
 /* --- writing --- */
@@ -338,11 +363,22 @@ static void gather_flush(struct tunnel *t)
 		stream_data(c, t->gather, n);
 }
 
+/* A server's bytes or FIN before its final answer are nobody's: the app must not see what another try, elsewhere, may follow. */
+static bool premature(struct tunnel *t, struct conn *c)
+{
+	if (t->server || c->established)
+		return false;
+	conn_end(c, WR_REASON_H2_PROTOCOL, true);
+	return true;
+}
+
 static void on_data(void *owner, int32_t id, void *stream, const uint8_t *data, size_t len)
 {
 	struct tunnel *t = owner;
 
 	(void)id;
+	if (premature(t, stream))
+		return;
 	if (t->gather_conn != stream || t->n_gather == (int)ARRAY_SIZE(t->gather))
 		gather_flush(t);
 	t->gather_conn = stream;
@@ -571,6 +607,8 @@ static void on_end(void *owner, int32_t id, void *stream)
 	struct tunnel *t = owner;
 
 	(void)id;
+	if (premature(t, stream))
+		return;
 	gather_flush(t);
 	stream_end(stream);
 }

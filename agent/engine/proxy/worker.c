@@ -77,6 +77,43 @@ void worker_check_budget(struct worker *w)
 		set_level(w, level);
 }
 
+static struct conn *largest(const struct tunnel *t, size_t *ret_sum)
+{
+	struct conn *most = NULL;
+
+	*ret_sum = 0;
+	list_foreach(n, &t->conns) {
+		struct conn *c = list_entry(n, struct conn, tunnel_node);
+
+		*ret_sum += c->app.backlog;
+		if (c->app.backlog && (!most || c->app.backlog > most->app.backlog))
+			most = c;
+	}
+	return most;
+}
+
+void worker_enforce_budget(struct worker *w)
+{
+	while (local_backlog_bytes() > w->budget) {
+		struct conn *victim = NULL;
+		size_t most = 0, sum;
+
+		list_foreach(pn, &w->pods) {
+			list_foreach(tn, &list_entry(pn, struct pod, node)->tunnels) {
+				struct conn *c = largest(list_entry(tn, struct tunnel, node), &sum);
+
+				if (c && sum > most) {
+					most = sum;
+					victim = c;
+				}
+			}
+		}
+		if (!victim)
+			return;
+		conn_end(victim, WR_REASON_LIMIT_BUFFER, true);
+	}
+}
+
 /* --- memory --- */
 
 static void trim(struct timer *t)

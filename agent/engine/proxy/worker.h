@@ -31,6 +31,7 @@ struct engine {
 	int home_netns_fd;
 	uint64_t max_conns;    /* from the descriptor limit */
 	atomic_ulong conns;    /* open over all workers */
+	atomic_ulong tunnels;  /* the same: a descriptor each */
 	struct table pods;     /* control thread: number -> struct pod_shared */
 	struct list removing;  /* control thread: pod_shared of removed pods whose end has not been reported */
 	bool started;
@@ -58,6 +59,7 @@ struct worker {
 /* What all workers' replicas of a pod share: the descriptors, closed with the last reference. */
 struct pod_shared {
 	atomic_uint refs;
+	atomic_ulong conns;    /* descriptors of this pod's connections, over all workers */
 	atomic_uint acceptors; /* workers that still accept: the last closes the listeners */
 	struct engine *e;
 	uint32_t number;
@@ -183,6 +185,8 @@ static inline uint64_t worker_now_ms(const struct worker *w)
 }
 /* Follows the backlog of all streams: smaller windows as the budget fills, larger again when it empties. */
 void worker_check_budget(struct worker *w);
+/* Beyond the budget the tunnel that holds most pays, by its slowest streams: not whoever happens to come last. */
+void worker_enforce_budget(struct worker *w);
 void worker_trim_soon(struct worker *w);
 /* A TCP socket in the pod's namespace, claimed for its role; -errno. `v6` chooses the family. */
 int pod_socket(struct pod *p, bool v6, enum socket_role role);
@@ -200,7 +204,7 @@ void pod_set_workload(struct pod *p, struct workload *w);
 struct pod_shared *pod_shared_unref(struct pod_shared *s);
 
 /* conn.c */
-/* Counted against the connection limit: -EMFILE beyond it. */
+/* Counted against the connection limit and the pod's share of it: -EMFILE beyond. */
 int conn_new(struct pod *p, enum conn_kind kind, struct conn **ret);
 /* Lets go of everything but the app's descriptor, which is returned, without a log line. */
 int conn_take_fd(struct conn *c);
@@ -258,7 +262,7 @@ void tunnel_free(struct tunnel *t);
 void tunnel_fail(struct tunnel *t, enum wr_reason reason);
 
 /* pool.c */
-/* A tunnel that takes one more stream, dialled if needed. 0, -errno; -EBUSY: the peer wants no streams at present. */
+/* A tunnel that takes one more stream, dialled if needed. 0, -errno. */
 int pool_get(struct pod *p, const struct workload *dst, const struct ip_port *next_hop, const struct ip_port *client,
 	     struct tunnel **ret);
 void pool_remove(struct tunnel *t);

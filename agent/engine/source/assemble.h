@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* From resources to the model: workloads and services. Private to source/. */
 #pragma once
-#include "engine/model/model.h"
+#include "claim.h"
 #include "store.h"
 
 struct assemble_config {
@@ -12,12 +12,13 @@ struct assembly {
 	struct assemble_config cfg;
 	struct table workloads; /* uid -> struct published */
 	struct table services;	/* hostname -> struct published */
+	struct claims claims;
 	struct table overrides; /* uid -> struct override: addresses found in the pod's namespace */
 	uint64_t generation;
 };
 
 /* Builds everything from the store and fills *ret with what differs from the last call. -ENOMEM leaves the last state. */
 int assemble(struct assembly *a, const struct store *s, struct model_delta **ret);
-/* Addresses for a local pod whose status names none. */
+/* Addresses for a local pod whose status names none. 1 when that changes something, 0, or -ENOMEM. */
 int assemble_set_addresses(struct assembly *a, const char *uid, const struct ip_addr *addrs, size_t n);
 void assemble_done(struct assembly *a);

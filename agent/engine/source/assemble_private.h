@@ -3,12 +3,6 @@
 #pragma once
 #include "assemble.h"
 
-/* As it stands in the tree: unlike in decode.c's checks, a null is there. */
-static inline const cJSON *get(const cJSON *o, const char *name)
-{
-	return cJSON_GetObjectItemCaseSensitive(o, name);
-}
-
 /* The uid of a pod's workload, to be freed. NULL: out of memory. */
 char *assemble_uid(const struct assembly *a, const struct resource *pod);
 /* The workload of a pod. NULL: out of memory. */

@@ -47,28 +47,19 @@ static void warn(struct check *c, const char *where, const char *field)
 
 const char *decode_string(const cJSON *o, const char *name, const char *fallback)
 {
-	const cJSON *v = cJSON_GetObjectItemCaseSensitive(o, name);
+	const cJSON *v = get(o, name);
 
 	return cJSON_IsString(v) ? v->valuestring : fallback;
 }
 
 const cJSON *decode_labels(const cJSON *tree)
 {
-	return cJSON_GetObjectItemCaseSensitive(cJSON_GetObjectItemCaseSensitive(tree, "metadata"), "labels");
+	return get(get(tree, "metadata"), "labels");
 }
 
 const char *decode_annotation(const cJSON *tree, const char *name)
 {
-	const cJSON *meta = cJSON_GetObjectItemCaseSensitive(tree, "metadata");
-
-	return decode_string(cJSON_GetObjectItemCaseSensitive(meta, "annotations"), name, NULL);
-}
-
-static const cJSON *get(const cJSON *o, const char *name)
-{
-	const cJSON *v = cJSON_GetObjectItemCaseSensitive(o, name);
-
-	return cJSON_IsNull(v) ? NULL : v;
+	return decode_string(get(get(tree, "metadata"), "annotations"), name, NULL);
 }
 
 static void known(struct check *c, const char *where, const cJSON *o, const char *const names[])
@@ -77,7 +68,7 @@ static void known(struct check *c, const char *where, const cJSON *o, const char
 
 	cJSON_ArrayForEach(i, o)
 	{
-		bool found = false;
+		bool found = cJSON_IsNull(i);
 
 		for (const char *const *n = names; *n && !found; n++)
 			found = !strcmp(*n, i->string);
@@ -148,14 +139,13 @@ static bool dns_name(struct check *c, const cJSON *o, const char *path, const ch
 	return true;
 }
 
-/* Nothing behind the colon, as templates often leave it, is the empty text in labels and annotations. */
-static bool texts(struct check *c, const cJSON *o, const char *path, bool may_be_empty)
+static bool texts(struct check *c, const cJSON *o, const char *path, bool nulls)
 {
 	const cJSON *i;
 
 	cJSON_ArrayForEach(i, o)
 	{
-		if (!cJSON_IsString(i) && !(may_be_empty && cJSON_IsNull(i)))
+		if (!cJSON_IsString(i) && !(nulls && cJSON_IsNull(i)))
 			return refuse(c, o, "%s.%s: must be a text; put it in quotes", path, i->string);
 	}
 	return true;
@@ -252,8 +242,8 @@ static bool service(struct check *c, const cJSON *tree)
 
 	if (!want_object(c, tree, "", "spec", true) || !want_list(c, spec, "spec", "ports") ||
 	    !want_list(c, spec, "spec", "clusterIPs") || !want_object(c, spec, "spec", "selector", false) ||
-	    !texts(c, get(spec, "selector"), "spec.selector", false) || !want_bool(c, spec, "spec", "publishNotReadyAddresses") ||
-	    !want_string(c, spec, "spec", "clusterIP", false))
+	    !texts(c, get(spec, "selector"), "spec.selector", false) ||
+	    !want_bool(c, spec, "spec", "publishNotReadyAddresses") || !want_string(c, spec, "spec", "clusterIP", false))
 		return false;
 	known(c, "spec", spec, fields);
 	cJSON_ArrayForEach(i, get(spec, "ports"))

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What was published before, and what differs from it now. Fresh workloads and services come in; a delta with
- * those that are new, changed or gone leaves. Called by assemble.c; service.c looks workloads up.
+ * those that are new, changed or gone leaves, and only then do they take the place of what was before. Called
+ * by assemble.c; service.c and override.c look workloads up.
  */
 #include "published.h"
 #include "engine/base/cleanup.h"
@@ -10,11 +11,17 @@
 #include <stdio.h>
 #include <string.h>
 
-/* What the workers have: the object and a text of all its fields, to see whether a new one differs. */
-struct published {
+/* An object and a text of all its fields, to see whether a new one differs. */
+struct version {
 	char *text;
 	void *object;
-	bool seen, is_new;
+};
+
+struct published {
+	char *key;
+	struct version now;  /* what the workers have; empty: nothing yet */
+	struct version next; /* of this round, if it differs */
+	bool seen;	     /* in this round */
 };
 
 static char *workload_text(const struct workload *w)
@@ -29,148 +36,174 @@ static char *workload_text(const struct workload *w)
 		at += strlen(at);
 		*at++ = ' ';
 	}
-	if (asprintf(&text, "%s|%s|%s|%s|%s|%s|%s|%s|%s/%s|%s|%d%d%d%d%d%d%d|%u", w->identity, w->node,
+	if (asprintf(&text, "%s|%s|%s|%s|%s|%s|%s|%s|%s/%s|%s|%d%d%d%d%d%d%d%d%d|%u", w->identity, w->node,
 		     w->netns_path ? w->netns_path : "", w->canonical_name, w->canonical_revision,
 		     w->workload_name, w->workload_type, w->network,
-		     w->region ? w->region : "", w->zone ? w->zone : "", ips, w->protocol, w->labelled, w->ready,
-		     w->host_network, w->local, w->has_sidecar, w->terminated, w->capacity) < 0)
+		     w->region ? w->region : "", w->zone ? w->zone : "", ips, w->addrs_in_status, w->protocol, w->labelled,
+		     w->ready, w->host_network, w->local, w->has_sidecar, w->terminated, w->deleting, w->capacity) < 0)
 		return NULL;
 	return text;
 }
 
-static char *service_text(const struct service *s)
+static bool print_service(FILE *f, const struct service *s)
 {
-	char *text = NULL, ip[64];
-	size_t size;
-	FILE *f = open_memstream(&text, &size);
+	bool ok = true;
+	char ip[64];
 
-	if (!f)
-		return NULL;
 	for (size_t i = 0; i < s->n_vips; i++)
-		fprintf(f, "%s ", ip_addr_format(&s->vips[i], ip, sizeof(ip)));
+		ok &= fprintf(f, "%s ", ip_addr_format(&s->vips[i], ip, sizeof(ip))) > 0;
 	for (size_t i = 0; i < s->n_ports; i++)
-		fprintf(f, "|%u %s", s->ports[i].port, s->ports[i].name);
-	fprintf(f, "|%d", s->publish_not_ready);
+		ok &= fprintf(f, "|%u %s", s->ports[i].port, s->ports[i].name) > 0;
+	ok &= fprintf(f, "|%d", s->publish_not_ready) > 0;
 	for (size_t i = 0; i < s->n_endpoints; i++) {
 		const struct service_endpoint *e = &s->endpoints[i];
 
-		/* The pointer stands for the workload's own fields: a changed workload is a new object. */
-		fprintf(f, "|%s %p %u %d", ip_addr_format(&e->addr, ip, sizeof(ip)), (void *)e->workload,
-			e->weight, e->healthy);
+		/* The pointer stands for the workload's own fields: a changed workload is a new object, and the
+		 * service in force holds a reference on the old. */
+		ok &= fprintf(f, "|%s %p %u %d", ip_addr_format(&e->addr, ip, sizeof(ip)),
+			      (void *)e->workload, e->weight, e->healthy) > 0;
 		for (size_t k = 0; k < s->n_ports; k++)
-			fprintf(f, " %u", e->target_ports[k]);
+			ok &= fprintf(f, " %u", e->target_ports[k]) > 0;
 	}
-	return fclose(f) ? NULL : text;
+	return ok;
 }
 
-static const char *key_of(const struct published *p, bool workload)
+static char *service_text(const struct service *s)
 {
-	return workload ? ((struct workload *)p->object)->uid : ((struct service *)p->object)->hostname;
+	_cleanup_free_ char *text = NULL;
+	size_t size;
+	FILE *f = open_memstream(&text, &size);
+	bool ok;
+
+	if (!f)
+		return NULL;
+	ok = print_service(f, s);
+	return !fclose(f) && ok ? take_ptr(text) : NULL;
 }
 
-static void published_free(struct published *p, bool workload)
+static void version_done(struct version *v, bool workload)
 {
 	if (workload)
-		workload_unref(p->object);
+		workload_unref(v->object);
 	else
-		service_unref(p->object);
-	free(p->text);
+		service_unref(v->object);
+	free(v->text);
+	*v = (struct version){0};
+}
+
+static void forget(struct table *t, struct published *p, bool workload)
+{
+	table_del(t, p->key, strlen(p->key));
+	version_done(&p->now, workload);
+	version_done(&p->next, workload);
+	free(p->key);
 	free(p);
 }
 
-static int publish(struct table *t, const char *key, void *object, char *text, bool workload)
+static struct published *find_or_add(struct table *t, const char *key)
 {
 	struct published *p = table_get_str(t, key);
 
-	if (!text)
-		return -ENOMEM;
-	if (p && !strcmp(p->text, text)) {
-		p->seen = true;
-		free(text);
-		if (workload)
-			workload_unref(object);
-		else
-			service_unref(object);
-		return 0;
-	}
-	if (p) {
-		/* The key lives in the object, so the entry moves with it. */
-		table_del(t, key, strlen(key));
-		published_free(p, workload);
-	}
+	if (p)
+		return p;
 	p = calloc(1, sizeof(*p));
-	if (!p || table_put(t, key, strlen(key), p, NULL)) {
-		free(p);
-		free(text);
-		return -ENOMEM;
-	}
-	*p = (struct published){.text = text, .object = object, .seen = true, .is_new = true};
-	return 1;
+	if (p)
+		p->key = strdup(key);
+	if (p && p->key && !table_put(t, p->key, strlen(p->key), p, NULL))
+		return p;
+	if (p)
+		free(p->key);
+	free(p);
+	return NULL;
 }
 
-int published_put_workload(struct table *t, struct workload *w)
+/* The object kept, which is the one in force when that has the same text. NULL: out of memory. */
+static void *put(struct table *t, const char *key, struct version v, bool workload)
 {
-	return publish(t, w->uid, w, workload_text(w), true);
+	struct published *p = v.text ? find_or_add(t, key) : NULL;
+
+	if (!p) {
+		version_done(&v, workload);
+		return NULL;
+	}
+	p->seen = true;
+	if (p->now.text && !strcmp(p->now.text, v.text)) {
+		version_done(&v, workload);
+		return p->now.object;
+	}
+	p->next = v;
+	return v.object;
+}
+
+struct workload *published_put_workload(struct table *t, struct workload *w)
+{
+	return put(t, w->uid, (struct version){workload_text(w), w}, true);
 }
 
 int published_put_service(struct table *t, struct service *s)
 {
-	return publish(t, s->hostname, s, service_text(s), false);
+	return put(t, s->hostname, (struct version){service_text(s), s}, false) ? 0 : -ENOMEM;
 }
 
-void published_unsee(struct table *t)
+static int add_workload(struct model_delta *d, struct workload *w)
 {
-	struct table_iter it = {0};
-	struct published *p;
+	int r = model_delta_add_workload(d, workload_ref(w));
 
-	while ((p = table_next(t, &it)))
-		p->seen = p->is_new = false;
+	if (r < 0)
+		workload_unref(w);
+	return r;
 }
 
-int published_collect(struct table *t, struct model_delta *d, bool workload)
+static int add_service(struct model_delta *d, struct service *s)
+{
+	int r = model_delta_add_service(d, service_ref(s));
+
+	if (r < 0)
+		service_unref(s);
+	return r;
+}
+
+int published_collect(const struct table *t, struct model_delta *d, bool workload)
 {
 	struct table_iter it = {0};
 	struct published *p;
 	int r = 0;
 
-	while ((p = table_next(t, &it))) {
-		const char *key = key_of(p, workload);
-
-		if (p->is_new)
-			r = workload ? model_delta_add_workload(d, workload_ref(p->object))
-				     : model_delta_add_service(d, service_ref(p->object));
-		if (!p->seen) {
-			r = workload ? model_delta_remove_workload(d, key)
-				     : model_delta_remove_service(d, key);
-			table_del(t, key, strlen(key));
-			published_free(p, workload);
-		}
-		if (r < 0)
-			return r;
+	while (r == 0 && (p = table_next(t, &it))) {
+		if (p->next.object)
+			r = workload ? add_workload(d, p->next.object) : add_service(d, p->next.object);
+		else if (!p->seen)
+			r = workload ? model_delta_remove_workload(d, p->key)
+				     : model_delta_remove_service(d, p->key);
 	}
-	return 0;
+	return r;
+}
+
+void published_end(struct table *t, bool commit, bool workload)
+{
+	struct table_iter it = {0};
+	struct published *p;
+
+	while ((p = table_next(t, &it))) {
+		if (commit ? !p->seen : !p->now.object) {
+			forget(t, p, workload);
+			continue;
+		}
+		if (commit && p->next.object) {
+			version_done(&p->now, workload);
+			p->now = p->next;
+			p->next = (struct version){0};
+		}
+		version_done(&p->next, workload);
+		p->seen = false;
+	}
 }
 
 struct workload *published_by_uid(const struct table *t, const char *uid)
 {
 	struct published *p = table_get_str(t, uid);
 
-	return p ? p->object : NULL;
-}
-
-struct workload *published_by_addr(const struct table *t, const struct ip_addr *addr)
-{
-	struct table_iter it = {0};
-	struct published *p;
-
-	while ((p = table_next(t, &it))) {
-		struct workload *w = p->object;
-
-		for (size_t i = 0; !w->host_network && !w->terminated && i < w->n_addrs; i++)
-			if (ip_addr_equal(&w->addrs[i], addr))
-				return w;
-	}
-	return NULL;
+	return !p ? NULL : p->next.object ? p->next.object : p->now.object;
 }
 
 void published_done(struct table *t, bool workload)
@@ -178,11 +211,7 @@ void published_done(struct table *t, bool workload)
 	struct table_iter it = {0};
 	struct published *p;
 
-	while ((p = table_next(t, &it))) {
-		const char *key = key_of(p, workload);
-
-		table_del(t, key, strlen(key));
-		published_free(p, workload);
-	}
+	while ((p = table_next(t, &it)))
+		forget(t, p, workload);
 	table_done(t);
 }

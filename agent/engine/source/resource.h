@@ -5,18 +5,9 @@
 #include "engine/base/table.h"
 #include <cjson/cJSON.h>
 #include <stdbool.h>
-#include <stdint.h>
 
 enum resource_kind { KIND_NAMESPACE, KIND_POD, KIND_SERVICE, KIND_ENDPOINTSLICE, KIND_ENDPOINTS, KIND_SERVICEACCOUNT, KIND_NODE, KIND_OTHER };
 enum resource_state { RESOURCE_APPLIED, RESOURCE_WARNED, RESOURCE_REFUSED, RESOURCE_IGNORED };
-
-/* Values below are borrowed from the resource's tree, which lives as long. */
-struct k8s_port {
-	uint16_t port;
-	const char *name; /* "" when unnamed */
-	uint16_t target;  /* 0: by name */
-	const char *target_name;
-};
 
 struct resource {
 	enum resource_kind kind;
@@ -37,6 +28,14 @@ char *resource_key(const char *kind, const char *namespace_, const char *name);
 /* Checks a document and names what it is. 0 applied or warned (*ret_reason set when warned), -EINVAL refused, -ENOTSUP a
  * kind that is not handled; *ret_reason is malloc'd, "field: what (line N)". */
 int decode_check(const cJSON *tree, enum resource_kind *ret_kind, char **ret_reason);
+
+/* A field. Null is as good as absent, as the API server writes and reads it. */
+static inline const cJSON *get(const cJSON *o, const char *name)
+{
+	const cJSON *v = cJSON_GetObjectItemCaseSensitive(o, name);
+
+	return cJSON_IsNull(v) ? NULL : v;
+}
 
 /* Typed access for assemble.c, workload.c and service.c, on checked trees. */
 const char *decode_string(const cJSON *o, const char *name, const char *fallback);

@@ -25,6 +25,12 @@ static bool selects(const cJSON *selector, const cJSON *labels)
 	return true;
 }
 
+static bool is_tcp(const cJSON *port)
+{
+	return !strcmp(decode_string(port, "protocol", "TCP"), "TCP");
+}
+
+/* A name may be used once for each protocol. */
 static uint16_t container_port(const cJSON *pod, const char *name)
 {
 	const cJSON *c, *p;
@@ -33,16 +39,11 @@ static uint16_t container_port(const cJSON *pod, const char *name)
 	{
 		cJSON_ArrayForEach(p, get(c, "ports"))
 		{
-			if (!strcmp(decode_string(p, "name", ""), name))
+			if (is_tcp(p) && !strcmp(decode_string(p, "name", ""), name))
 				return (uint16_t)get(p, "containerPort")->valueint;
 		}
 	}
 	return 0;
-}
-
-static bool is_tcp(const cJSON *port)
-{
-	return !strcmp(decode_string(port, "protocol", "TCP"), "TCP");
 }
 
 /* Target of the service's port for one pod: a number, a container port's name, or the port itself. */
@@ -159,13 +160,13 @@ static int add_address(const struct assembly *a, struct service *s, const char *
 
 	if (ip_addr_parse(text, &addr))
 		return 0;
-	e = add_endpoint(s, &addr, published_by_addr(&a->workloads, &addr), healthy);
+	e = add_endpoint(s, &addr, claim_owner(&a->claims, &addr), healthy);
 	if (!e)
 		return -ENOMEM;
 	for (size_t n = 0; n < s->n_ports; n++) {
 		cJSON_ArrayForEach(p, ports)
 		{
-			if (!strcmp(decode_string(p, "name", ""), s->ports[n].name) && get(p, "port"))
+			if (is_tcp(p) && get(p, "port") && !strcmp(decode_string(p, "name", ""), s->ports[n].name))
 				e->target_ports[n] = (uint16_t)get(p, "port")->valueint;
 		}
 	}

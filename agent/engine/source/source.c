@@ -37,7 +37,8 @@ struct source {
 	struct assembly assembly;
 	dev_t dev;
 	ino_t ino;
-	bool read_once;
+	bool read_once, published;
+	bool owed; /* memory ran out: what was read is still to be published */
 	char *alarm;
 };
 
@@ -179,16 +180,19 @@ static int read_folder(struct source *s)
 	return 0;
 }
 
-static void publish(struct source *s, bool always)
+static void publish(struct source *s)
 {
 	struct model_delta *d;
 
-	if (assemble(&s->assembly, &s->store, &d) < 0) {
+	s->owed = assemble(&s->assembly, &s->store, &d) < 0;
+	if (s->owed) {
 		log_error("source", "out of memory: the last configuration stays in force");
+		loop_timer_set(s->loop, &s->settle, LOOK_MS);
 		return;
 	}
-	if (always || d->n_workloads || d->n_services || d->n_removed_workloads || d->n_removed_services)
+	if (!s->published || d->n_workloads || d->n_services || d->n_removed_workloads || d->n_removed_services)
 		s->cfg.changed(s->cfg.arg, d);
+	s->published = true;
 	model_delta_free(d);
 }
 
@@ -199,19 +203,19 @@ static void reload(struct source *s)
 
 	if (read_folder(s) == 0) {
 		s->read_once = true;
-	} else if (!first || !store_count(&s->store)) {
+	} else if (!s->owed && (!first || !store_count(&s->store))) {
 		return;
 	} else {
 		/* The folder is unreadable at the start: what was last good is as complete as it gets. */
 		s->read_once = true;
 		s->store.changed = true;
 	}
-	if (!first && !s->store.changed)
+	if (!first && !s->store.changed && !s->owed)
 		return;
 	e = s->state_path && !s->alarm ? store_save(&s->store, s->state_path) : 0;
 	if (e < 0)
 		log_error("source", "%s: cannot keep the last good configuration: %s", s->state_path, strerror(-e));
-	publish(s, first);
+	publish(s);
 }
 
 /* --- watching --- */
@@ -350,9 +354,9 @@ int source_set_pod_addresses(struct source *s, const char *uid, const struct ip_
 {
 	int r = assemble_set_addresses(&s->assembly, uid, addrs, n);
 
-	if (r == 0 && s->read_once)
-		publish(s, false);
-	return r;
+	if (r > 0 && s->read_once)
+		publish(s);
+	return r < 0 ? r : 0;
 }
 
 const char *source_alarm(const struct source *s)

@@ -20,22 +20,20 @@ char *assemble_uid(const struct assembly *a, const struct resource *pod)
 	return uid;
 }
 
-static struct resource *lookup(const struct store *s, const char *kind, const char *ns, const char *name)
-{
-	_cleanup_free_ char *key = resource_key(kind, ns, name);
-
-	return key ? table_get_str(&s->resources, key) : NULL;
-}
-
-/* The pod's own label wins over its namespace's (Istio: istio.io/dataplane-mode). */
-static bool in_mesh(const struct store *s, const struct resource *pod)
+/* The pod's own label wins over its namespace's (Istio: istio.io/dataplane-mode). 1, 0 or -ENOMEM: a pod must
+ * not leave the mesh for want of memory. */
+static int in_mesh(const struct store *s, const struct resource *pod)
 {
 	const char *own = decode_string(decode_labels(pod->tree), "istio.io/dataplane-mode", "");
+	_cleanup_free_ char *key = NULL;
 	struct resource *ns;
 
 	if (*own)
 		return !strcmp(own, "ambient");
-	ns = lookup(s, "Namespace", "", pod->namespace_);
+	key = resource_key("Namespace", "", pod->namespace_);
+	if (!key)
+		return -ENOMEM;
+	ns = table_get_str(&s->resources, key);
 	return ns && ns->tree &&
 	       !strcmp(decode_string(decode_labels(ns->tree), "istio.io/dataplane-mode", ""), "ambient");
 }
@@ -99,10 +97,11 @@ static int addresses(const struct assembly *a, struct workload *w, const cJSON *
 	{
 		r = r ? r : add_addr(w, decode_string(i, "ip", NULL));
 	}
-	if (!r && !w->n_addrs && w->local) {
+	w->addrs_in_status = w->n_addrs;
+	if (!r && override_applies(w)) {
 		const struct override *o = override_get(&a->overrides, w->uid);
 
-		if (!o || !o->n)
+		if (!o)
 			return 0;
 		w->addrs = malloc(o->n * sizeof(*o->addrs));
 		if (!w->addrs)
@@ -124,62 +123,71 @@ static const char *label(const cJSON *labels, const char *const names[], const c
 	return fallback;
 }
 
-/* The owner that controls the pod, as a controller or kubectl writes it. */
+/* The one that controls it; a manifest that a person wrote may mark none. */
 static const cJSON *controller(const cJSON *tree)
 {
-	const cJSON *o;
+	const cJSON *refs = get(get(tree, "metadata"), "ownerReferences"), *o;
 
-	cJSON_ArrayForEach(o, get(get(tree, "metadata"), "ownerReferences"))
+	cJSON_ArrayForEach(o, refs)
 	{
 		if (cJSON_IsTrue(get(o, "controller")))
 			return o;
 	}
-	return NULL;
+	return cJSON_GetArrayItem(refs, 0);
 }
 
-/* A CronJob's Jobs are named after the minute they were due: 8 to 10 digits. The length of what precedes, or 0. */
-static size_t cronjob_name(const char *name)
+/* Length of a name without "-" and its suffix, 0 when it does not end so or nothing is left. */
+static size_t without_suffix(const char *name, const char *suffix)
 {
-	size_t n = strlen(name), digits = 0;
+	size_t n = strlen(name), s = strlen(suffix);
 
-	while (digits < n && name[n - 1 - digits] >= '0' && name[n - 1 - digits] <= '9')
-		digits++;
-	return digits >= 8 && digits <= 10 && n > digits + 1 && name[n - 1 - digits] == '-' ? n - digits - 1 : 0;
+	return s && n > s + 1 && name[n - s - 1] == '-' && !strcmp(name + n - s, suffix) ? n - s - 1 : 0;
 }
 
-/* Deployment and CronJob are told from the ReplicaSet's and Job's names; what else owns a pod counts as the pod, all as
- * istiod does. */
+/* A CronJob's Jobs are named after it and the time they are for: 8 to 10 digits. */
+static const char *job_time(const char *name)
+{
+	const char *dash = strrchr(name, '-');
+	size_t n = dash ? strlen(dash + 1) : 0;
+
+	return n >= 8 && n <= 10 && strspn(dash + 1, "0123456789") == n ? dash + 1 : "";
+}
+
+/* As Istio has it: a Deployment is told from its ReplicaSet's name, a CronJob from its Job's; what is neither
+ * these nor a Job goes by the pod's own name. */
 static void owner(struct workload *w, const cJSON *tree)
 {
 	const cJSON *o = controller(tree);
-	const char *kind = decode_string(o, "kind", ""), *name = decode_string(o, "name", "");
-	const char *hash = decode_string(decode_labels(tree), "pod-template-hash", "");
-	size_t n = strlen(name), h = strlen(hash), cron = cronjob_name(name);
+	const char *kind = decode_string(o, "kind", ""), *name = decode_string(o, "name", ""), *type = "";
+	size_t n = 0;
 
-	if (!strcmp(kind, "ReplicaSet") && h && n > h + 1 && name[n - h - 1] == '-' && !strcmp(name + n - h, hash)) {
-		w->workload_type = strdup("deployment");
-		n -= h + 1;
-	} else if (!strcmp(kind, "Job") && n) {
-		w->workload_type = strdup(cron ? "cronjob" : "job");
-		n = cron ? cron : n;
-	} else {
-		w->workload_type = strdup("pod");
-		name = w->name;
+	if (!strcmp(kind, "ReplicaSet")) {
+		n = without_suffix(name, decode_string(decode_labels(tree), "pod-template-hash", ""));
+		type = "deployment";
+	} else if (!strcmp(kind, "Job")) {
+		n = without_suffix(name, job_time(name));
+		type = n ? "cronjob" : "job";
+		n = n ? n : strlen(name);
+	} else if (!strcmp(kind, "CronJob")) {
 		n = strlen(name);
+		type = "cronjob";
 	}
-	w->workload_name = strndup(name, n);
+	w->workload_type = strdup(n ? type : "pod");
+	w->workload_name = n ? strndup(name, n) : strdup(w->name);
 }
 
 /* A node's place in the world, by the labels that Kubernetes gives it. */
-static void locality(struct workload *w, const struct store *s)
+static int locality(struct workload *w, const struct store *s)
 {
-	const struct resource *node = *w->node ? lookup(s, "Node", "", w->node) : NULL;
+	_cleanup_free_ char *key = *w->node ? resource_key("Node", "", w->node) : NULL;
+	const struct resource *node = key ? table_get_str(&s->resources, key) : NULL;
 	const cJSON *labels = decode_labels(node ? node->tree : NULL);
 	const char *region = decode_string(labels, "topology.kubernetes.io/region", ""),
 		   *zone = decode_string(labels, "topology.kubernetes.io/zone", "");
 
 	w->region = *region ? strdup(region) : NULL;
 	w->zone = *zone ? strdup(zone) : NULL;
+	return (*w->node && !key) || (*region && !w->region) || (*zone && !w->zone) ? -ENOMEM : 0;
 }
 
 static bool complete(const struct workload *w)
@@ -202,9 +210,10 @@ struct workload *assemble_workload(const struct assembly *a, const struct store 
 	const char *netns = decode_annotation(pod->tree, "warren.dev/netns");
 	const char *account = decode_string(spec, "serviceAccountName", ""), *td = a->cfg.trust_domain;
 	struct workload *w = workload_new();
+	int labelled = in_mesh(s, pod);
 
-	if (!w)
-		return NULL;
+	if (!w || labelled < 0)
+		return workload_unref(w);
 	if (!*account)
 		account = "default";
 	w->name = strdup(pod->name);
@@ -222,17 +231,16 @@ struct workload *assemble_workload(const struct assembly *a, const struct store 
 		owner(w, pod->tree);
 	w->canonical_name = strdup(label(labels, names, w->workload_name ? w->workload_name : ""));
 	w->canonical_revision = strdup(label(labels, revisions, "latest"));
-	if (!complete(w))
+	if (!complete(w) || (netns && !w->netns_path) || locality(w, s))
 		return workload_unref(w);
-	locality(w, s);
 	w->host_network = cJSON_IsTrue(get(spec, "hostNetwork"));
 	w->has_sidecar = has_sidecar(pod->tree);
 	w->terminated = !strcmp(phase, "Succeeded") || !strcmp(phase, "Failed");
-	/* Asked to go is not gone: until its grace period ends it runs, enrolled and known by its address. */
-	w->ready = is_ready(status) && !w->terminated && !get(get(pod->tree, "metadata"), "deletionTimestamp");
+	w->deleting = get(get(pod->tree, "metadata"), "deletionTimestamp") != NULL;
+	w->ready = is_ready(status) && !w->terminated && !w->deleting;
 	w->local = *w->node && !strcmp(w->node, a->cfg.node);
 	w->capacity = 1;
-	w->labelled = in_mesh(s, pod);
+	w->labelled = labelled;
 	w->protocol = w->labelled && !w->host_network && !w->has_sidecar ? TUNNEL_HBONE : TUNNEL_NONE;
 	return addresses(a, w, status) ? workload_unref(w) : w;
 }

@@ -21,13 +21,20 @@
 #define LIMIT_RESERVED_FDS 256
 /* Unfinished inbound handshakes per pod and worker; more are closed (counter limit_handshakes). */
 #define LIMIT_HANDSHAKES 1024
+/* Inbound tunnels of one address to one pod and worker: honest peers need one per thread or thousand streams. More are
+ * closed (counter limit_tunnels). */
+#define LIMIT_TUNNELS_PER_PEER 256
 /* Deadline of an inbound TLS handshake together with SETTINGS, and of an app's accept. */
 #define LIMIT_HANDSHAKE_MS 10000
 #define LIMIT_APP_CONNECT_MS 10000
+/* TLS handshake messages a peer may send on one connection: the handshake's own, tickets, key updates. */
+#define LIMIT_TLS_MESSAGES 256
 
 /* HTTP/2 (RFC 9113): what we announce and accept. */
 #define LIMIT_STREAMS_PER_TUNNEL 1000
 #define LIMIT_STREAMS_BEFORE_SETTINGS 100
+/* Frames other than DATA that wait for a peer to read: more than all streams of a tunnel cause; then it ends (h2_protocol). */
+#define LIMIT_FRAMES_QUEUED (8 * LIMIT_STREAMS_PER_TUNNEL)
 #define LIMIT_STREAM_WINDOW_START (256 * 1024)
 #define LIMIT_STREAM_WINDOW_MAX (4 * 1024 * 1024)
 #define LIMIT_CONNECTION_WINDOW (16 * 1024 * 1024)
@@ -46,9 +53,9 @@
 #define LIMIT_RETRY_MAX_MS 250
 /* Unsent bytes in the kernel's queue of a tunnel: beyond, the apps wait instead of the queue growing. */
 #define LIMIT_NOTSENT_BYTES (512 * 1024)
-/* Source ports tried first for inbound dials: outside the usual ip_local_port_range, so the caller does not use them. */
+/* Source ports tried first for inbound dials, from here to 65535: outside the usual ip_local_port_range, so the caller does
+ * not use them. */
 #define LIMIT_SOURCE_PORT_FIRST 61000
-#define LIMIT_SOURCE_PORT_LAST 65535
 #define LIMIT_SOURCE_PORT_TRIES 8
 /* Sockets made ahead in a pod's namespace with one switch of namespaces, at most. */
 #define LIMIT_SOCKET_BATCH 16

@@ -28,10 +28,6 @@ static inline void list_append(struct list *head, struct list *n)
 {
 	list_insert_(n, head->prev, head);
 }
-static inline void list_prepend(struct list *head, struct list *n)
-{
-	list_insert_(n, head, head->next);
-}
 /* Takes a node off whatever list it is on; harmless for one that is on none. */
 static inline void list_remove(struct list *n)
 {

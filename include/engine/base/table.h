@@ -5,7 +5,6 @@
  * while it is in the table. Not thread-safe.
  */
 #pragma once
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -29,11 +28,10 @@ void *table_get(const struct table *t, const void *key, size_t key_len);
 int table_put(struct table *t, const void *key, size_t key_len, void *value, void **ret_old);
 /* Removes and returns the value, NULL when there was none. */
 void *table_del(struct table *t, const void *key, size_t key_len);
-/* Iteration: *cursor starts at zeroes; returns the next value or NULL at the end. The value just returned may be deleted. */
+/* Iteration: the iterator starts at zeroes; returns the next value or NULL at the end. The value just returned may be deleted. */
 struct table_iter {
 	size_t bucket;
 	struct table_node *next;
-	bool started;
 };
 void *table_next(const struct table *t, struct table_iter *it);
 /* The process-keyed hash itself. */

@@ -48,8 +48,6 @@ int loop_run(struct loop *l);
 void loop_stop(struct loop *l);
 /* Milliseconds of CLOCK_MONOTONIC as of the start of this round: for deadlines; cheaper than clock_now_ms. */
 uint64_t loop_now_ms(const struct loop *l);
-/* The loop that runs on this thread, NULL if none. */
-struct loop *loop_current(void);
 
 /* Starts watching; w->fn must be set. 0 or -errno of epoll_ctl. */
 int loop_watch_add(struct loop *l, struct watch *w, int fd, uint32_t events);

@@ -18,6 +18,7 @@ struct tls_stream {
 	int error;	/* first socket error, negative errno */
 	bool eof;	/* peer's FIN seen without or with close_notify */
 	bool drained;	/* the last recv was short: the socket is empty until epoll says otherwise */
+	unsigned messages_in;	/* handshake messages, those after the handshake included */
 	uint64_t bytes_in, bytes_out; /* ciphertext */
 };
 
@@ -38,8 +39,6 @@ ssize_t tls_stream_read(struct tls_stream *t, uint8_t *buf, size_t size);
 void tls_stream_begin(struct tls_stream *t);
 int tls_stream_write(struct tls_stream *t, const uint8_t *data, size_t len);
 int tls_stream_end(struct tls_stream *t);
-/* Bytes gathered since begin that have not been sent yet. */
-size_t tls_stream_gathered(const struct tls_stream *t);
 /* Sends pending bytes: 0 none left, -EAGAIN, -errno. */
 int tls_stream_flush(struct tls_stream *t);
 static inline bool tls_stream_blocked(const struct tls_stream *t)

@@ -26,13 +26,15 @@ struct workload {
 	char *netns_path; /* annotation warren.dev/netns; NULL when absent */
 	struct ip_addr *addrs;
 	size_t n_addrs;
+	bool addrs_in_status; /* else they were found in its network namespace, where they may change */
 	bool labelled; /* into the mesh, whether or not it can be enrolled */
 	enum tunnel_protocol protocol; /* HBONE: labelled and fit for it */
 	bool ready;		       /* pod readiness: usable as an endpoint */
 	bool host_network;
 	bool local;	    /* spec.nodeName is this node */
 	bool has_sidecar;   /* an injected istio-proxy or warren-sidecar container */
-	bool terminated;    /* phase Succeeded or Failed: its address may be another pod's already */
+	bool terminated;    /* phase Succeeded/Failed: its address may be another pod's by now */
+	bool deleting;	    /* deletionTimestamp set: it still runs for its grace period, but no more as an endpoint */
 	uint32_t capacity;  /* weight, default 1 */
 };
 
