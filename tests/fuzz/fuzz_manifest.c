@@ -12,18 +12,23 @@ static void document(void *arg, cJSON *tree, int line)
 	store_put(arg, "fuzz.yaml", line, tree);
 }
 
+static void broken(void *arg, const struct yaml_error *error)
+{
+	store_keep_file(arg, "fuzz.yaml", error->line, error->reason);
+}
+
+static const struct yaml_handlers handlers = {document, broken};
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct assembly a = {.cfg = {"n1", "Kubernetes", "", "cluster.local", "cluster.local"}};
 	struct store s = {0};
-	struct yaml_error error = {0};
 	struct model *m = model_new();
 	struct model_delta *d;
 
 	log_set_level("error");
 	store_begin(&s);
-	if (yaml_parse((const char *)data, size, document, &s, &error) < 0)
-		store_keep_file(&s, "fuzz.yaml", error.line, error.reason);
+	(void)yaml_parse((const char *)data, size, &handlers, &s);
 	store_end(&s);
 	for (int i = 0; i < 2; i++) {
 		if (assemble(&a, &s, &d) == 0) {

@@ -207,3 +207,9 @@ class Server:
                 s.close()
             except OSError:
                 pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()

@@ -3,6 +3,7 @@
 import datetime
 import errno
 import os
+import re
 import socket
 import ssl
 import subprocess
@@ -11,6 +12,7 @@ import time
 import certs
 import hbone
 import h2.events
+import h2.settings
 from demo import tls_version
 from mesh import Mesh, SANITIZER, check, eventually, run, scaled
 
@@ -164,6 +166,40 @@ def test_statuses(m):
     c.close()
 
 
+def through(m, pod, authority, headers):
+    """One short connection of a foreign client; its access line, in text as ztunnel writes it."""
+    c = hbone.Client(pod, m.pods["server"].ip, m.good, m.root)
+    here = "src.addr=%s:%d " % c.sock.getsockname()[:2]
+    s = c.request(authority, headers=headers, end=True)
+    check(c.status(s) == 200, "200")
+    c.wait(h2.events.StreamEnded, s)
+    c.close()
+
+    def line():
+        with open(m.agents[2].access_log) as f:
+            return next((x for x in f if here in x), None)
+    return eventually(line, 3, "access line")
+
+
+def test_access_line_of_a_foreign_client(m):
+    """Names and order of ztunnel's fields; a caller the model does not know is named in its own words, and only in them."""
+    server, host = m.pods["server"], "server.%s.svc.cluster.local" % m.namespace
+    stranger = m.pod("stranger", 1, enrolled=False, known=False)
+    said = [("baggage", "k8s.cluster.name=west,k8s.namespace.name=shop"), ("baggage", "k8s.deployment.name=web,service.name=web,service.version=v1"),
+            ("forwarded", 'for="%s:1";host=%s' % (stranger.ip, host))]
+    line = through(m, stranger, host + ":80", said)
+    fields = line.rstrip("\n").split("\t")[-1]
+    want = (r'src\.addr=%s:\d+ src\.workload="web" src\.namespace="shop" src\.identity="%s" src\.cluster="west" dst\.addr=%s:15008 '
+            r'dst\.hbone_addr=%s:80 dst\.service="%s" dst\.workload="server" dst\.namespace="demo" dst\.identity="%s" dst\.cluster="Kubernetes" '
+            r'direction="inbound" bytes_sent=0 bytes_recv=0 duration="\d+ms"$' %
+            (stranger.ip, m.pods["client"].identity, server.ip, host, host, server.identity))
+    check(re.match(want, fields), "the whole line", fields)
+    line = through(m, m.pods["plain"], server.ip + ":7", said + [("forwarded", "host=kubernetes.default.svc.cluster.local")])
+    check('src.workload="plain" src.namespace="demo"' in line and 'src.cluster="Kubernetes"' in line and "web" not in line, "a known caller is named by the model", line)
+    line = through(m, stranger, server.ip + ":7", [("baggage", 'service.name=a"b,k8s.namespace.name=x\ty,k8s.cluster.name=a b'), ("forwarded", "host=plain.demo.svc.cluster.local")])
+    check("src.workload" not in line and "src.namespace" not in line and "src.cluster" not in line and "dst.service" not in line, "nothing that is no name", line)
+
+
 def test_malformed_requests_are_stream_errors(m):
     """RFC 9113 8.1.1: RST_STREAM PROTOCOL_ERROR for the stream alone; a skipped stream identifier ends the tunnel (5.1.1)."""
     c = dial(m)
@@ -199,6 +235,71 @@ def test_ping_is_answered(m):
     e = c.wait(h2.events.PingAckReceived)
     check(e and e.ping_data == b"12345678", "PING ACK", e)
     c.close()
+
+
+def test_odd_but_lawful_clients(m):
+    """What other HTTP/2 stacks do and RFC 9113 allows: padding, empty and one-byte DATA, headers twice or in another order."""
+    server = m.pods["server"].ip
+    c = dial(m)
+    s = c.request(server + ":7", headers=[("x-other", "1"), ("traceparent", "nonsense"), ("baggage", "a=b"), ("baggage", "k8s.namespace.name=x"),
+                                          ("forwarded", "for=unknown"), ("host", "elsewhere")])
+    check(c.status(s) == 200, "headers in any order, twice, and with odd values")
+    c.h2.send_data(s, b"padded", pad_length=200)
+    for i in range(50):
+        c.h2.send_data(s, b"")
+    c.flush()
+    check(c.read(s, 6) == b"padded", "padding is not data")
+    c.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 10, h2.settings.SettingCodes.HEADER_TABLE_SIZE: 0,
+                          h2.settings.SettingCodes.MAX_FRAME_SIZE: 20000})
+    c.flush()
+    c.wait(h2.events.SettingsAcknowledged)
+    text = bytes(range(250)) * 20
+    for i in range(0, len(text)):
+        c.h2.send_data(s, text[i:i + 1])
+    c.flush()
+    c.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1 << 20})
+    c.flush()
+    check(c.read(s, len(text)) == text, "5,000 DATA frames of a byte, through windows that shrink and grow")
+    c.h2.increment_flow_control_window(1 << 20)
+    c.send(s, b"", end=True)
+    check(c.wait(h2.events.StreamEnded, s), "END_STREAM")
+    s = c.request("server.%s.svc.cluster.local:80" % m.namespace)
+    check(c.status(s) == 200, "a Service's name and port")
+    s = c.request(server + ":11", end=True)
+    check(c.status(s) == 200 and c.read(s, 5), "END_STREAM on HEADERS: the app's answer still comes")
+    c.close()
+
+
+def test_request_ends_before_the_app_accepts(m):
+    """END_STREAM while the app's accept queue is full: FIN waits for the connection, which is neither lost nor taken for made."""
+    p = m.pods["server"]
+    listener = p.listen(4000, 0)
+    filler = p.connect("127.0.0.1", 4000)
+    c = dial(m)
+    s = c.request(p.ip + ":4000", end=True)
+    try:
+        check(False, "no answer before the app has accepted", c.status(s, 0.7))
+    except TimeoutError:
+        pass
+    listener.accept()[0].close()
+    check(c.status(s) == 200, "200 once it has")
+    app = listener.accept()[0]
+    check(app.recv(1) == b"", "FIN reaches the app")
+    app.sendall(b"answer")
+    check(c.read(s, 6) == b"answer", "and its answer the client")
+    for x in (app, listener, filler, c):
+        x.close()
+
+
+def test_key_exchange_and_server_name(m):
+    """A client that offers only P-384 or P-256 (HelloRetryRequest or not), or names the server by an address or a name."""
+    for args in (("-groups", "P-384"), ("-groups", "P-256"), ("-groups", "X448:P-384"), ("-servername", "10.1.2.3"), ("-servername", "app.example"),
+                 ("-noservername",), ("-ciphersuites", "TLS_AES_256_GCM_SHA384")):
+        r = m.pods["plain"].sh("openssl", "s_client", "-connect", m.pods["server"].ip + ":15008", "-alpn", "http/1.1,h2", "-CAfile", m.root,
+                               "-cert", m.good, "-key", m.good, *args, check_rc=False, input="", timeout=20, errors="replace")
+        text = r.stdout + r.stderr
+        check("ALPN protocol: h2" in text and "Verify return code: 0" in text, "handshake with " + " ".join(args), text[-1500:])
+        check("New Session Ticket arrived" not in text, "no session tickets")
 
 
 def test_broken_http2_ends_the_tunnel_only(m):
@@ -261,3 +362,70 @@ def test_server_status_becomes_a_reset(m):
     s.close()
     check(got == errno.ECONNRESET, "503 from the peer resets the app", got)
     eventually(lambda: [x for x in m.agents[1].access() if "connect_status" in x.get("error", "") and "503" in x["error"]], 3, "status in the log")
+
+
+def test_server_ends_then_cancels(m):
+    """END_STREAM, RST_STREAM NO_ERROR (RFC 9113 8.1, as Envoy does), and the tunnel closed: a slow app reads everything, then FIN."""
+    lone = m.pods["lone"]
+    blob = os.urandom(3 << 20)
+
+    class Ends(hbone.Server):
+        def _serve(self, raw):
+            super()._serve(raw)
+            self.live[-1].close()
+
+        def _event(self, c, e):
+            if isinstance(e, h2.events.RequestReceived):
+                c.send_headers(e.stream_id, [(":status", "200")])
+                self.left, self.stream, self.done = blob, e.stream_id, False
+            while getattr(self, "left", b"") or not getattr(self, "done", True):
+                n = min(len(self.left), c.local_flow_control_window(self.stream), c.max_outbound_frame_size)
+                if self.left and not n:
+                    return
+                c.send_data(self.stream, self.left[:n], end_stream=n == len(self.left))
+                self.left = self.left[n:]
+                if not self.left:
+                    c.reset_stream(self.stream, 0)
+                    self.done = self.stop = True
+
+    got = b""
+    with Ends(lone, certs.issue(certs.load_ca(m.ca), lone.identity, m.dir + "/lone3.pem"), m.root) as s, m.pods["client"].connect(lone.ip, 7) as c:
+        c.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32768)
+        time.sleep(1)
+        try:
+            while True:
+                data = c.recv(65536)
+                if not data:
+                    break
+                got += data
+        except OSError as e:
+            check(False, "FIN, not %s, after %d of %d bytes" % (e, len(got), len(blob)), s.errors)
+    check(got == blob, "every byte", len(got))
+
+
+def test_goaway_with_a_lower_last_stream(m):
+    """Streams that the peer has not taken are asked for again on another tunnel (RFC 9113 6.8)."""
+    lone = m.pods["lone"]
+
+    class Leaves(hbone.Server):
+        def _event(self, c, e):
+            if isinstance(e, h2.events.RequestReceived) and self.connections == 1:
+                c.close_connection(0, last_stream_id=0)
+                return
+            super()._event(c, e)
+
+    with Leaves(lone, certs.issue(certs.load_ca(m.ca), lone.identity, m.dir + "/lone4.pem"), m.root) as s, m.pods["client"].connect(lone.ip, 7) as c:
+        c.sendall(b"again")
+        check(c.recv(5) == b"again" and s.connections == 2, "served by a second tunnel", s.connections, s.errors)
+
+
+def test_next_hop_of_a_failed_dial(m):
+    """While nobody listens on 15008 the log still says what was dialled, not only for whom."""
+    lone = m.pods["lone"]
+    c = m.pods["client"].connect(lone.ip, 7)
+    here = "%s:%d" % c.getsockname()
+    time.sleep(0.3)
+    c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    c.close()
+    line = eventually(lambda: next((x for x in m.agents[1].access() if x.get("src.addr") == here), None), 3, "access line")
+    check(line["dst.addr"] == lone.ip + ":15008" and line["dst.hbone_addr"] == lone.ip + ":7", "next hop and authority", line)

@@ -25,6 +25,11 @@ static void baggage_names_the_source(void **state)
 	assert_int_equal(n, strlen(buf));
 	assert_string_equal(buf, "k8s.cluster.name=Kubernetes,k8s.namespace.name=shop,k8s.deployment.name=web,"
 				 "service.name=web,service.version=v1");
+	w.region = (char *)"eu-west-1";
+	w.zone = (char *)"eu-west-1b";
+	hbone_baggage(&w, buf);
+	assert_string_equal(strstr(buf, "service.version"),
+			    "service.version=v1,cloud.region=eu-west-1,cloud.availability_zone=eu-west-1b");
 	w.canonical_name = (char *)"a,k8s.namespace.name=other";
 	w.canonical_revision = NULL;
 	hbone_baggage(&w, buf);
@@ -34,6 +39,21 @@ static void baggage_names_the_source(void **state)
 	w.cluster_id = name;
 	assert_true(hbone_baggage(&w, buf) < HBONE_BAGGAGE_MAX);
 	assert_int_equal(strncmp(buf, "k8s.namespace.name=shop", 23), 0);
+}
+
+static void baggage_of_others_is_read(void **state)
+{
+	struct workload *w = hbone_baggage_parse("other=1, service.name=web;p=q,k8s.namespace.name=shop,k8s.cluster.name=,service.name=two,");
+
+	(void)state;
+	assert_non_null(w);
+	assert_string_equal(w->name, "web");
+	assert_string_equal(w->namespace_, "shop");
+	assert_null(w->cluster_id);
+	workload_unref(w);
+	assert_null(hbone_baggage_parse(""));
+	assert_null(hbone_baggage_parse(",,;=,k8s.namespace.name,k8s.namespace.name="));
+	assert_null(hbone_baggage_parse("service.name=a\"b,k8s.namespace.name=a b,k8s.cluster.name=\xff"));
 }
 
 static void forwarded_names_client_and_host(void **state)
@@ -90,6 +110,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(baggage_names_the_source),
+		cmocka_unit_test(baggage_of_others_is_read),
 		cmocka_unit_test(forwarded_names_client_and_host),
 		cmocka_unit_test(traceparent_has_its_form),
 		cmocka_unit_test(authorities),

@@ -7,10 +7,12 @@
 #include "engine/base/log.h"
 #include "engine/model/route.h"
 
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 static const char mesh[] =
@@ -36,14 +38,19 @@ static void document(void *arg, cJSON *tree, int line)
 	store_put(arg, "m.yaml", line, tree);
 }
 
+static void broken(void *arg, const struct yaml_error *error)
+{
+	store_keep_file(arg, "m.yaml", error->line, error->reason);
+}
+
+static const struct yaml_handlers handlers = {document, broken};
+
 static struct model_delta *load(const char *text)
 {
-	struct yaml_error error = {0};
 	struct model_delta *d;
 
 	store_begin(&store);
-	if (yaml_parse(text, strlen(text), document, &store, &error) < 0)
-		store_keep_file(&store, "m.yaml", error.line, error.reason);
+	(void)yaml_parse(text, strlen(text), &handlers, &store);
 	store_end(&store);
 	assert_int_equal(assemble(&assembly, &store, &d), 0);
 	assert_int_equal(model_apply(model, d), 0);
@@ -199,6 +206,9 @@ static void bad_values_are_refused_and_the_last_good_stays(void **state)
 		{"ip: 10.0.2.1", "ip: 10.0.2.300", "Pod/shop/web-1", "status.podIPs[].ip"},
 		{"port: 80,", "port: 80000,", "Service/shop/web", "spec.ports[].port"},
 		{"clusterIP: 10.96.0.1", "clusterIP: ten", "Service/shop/web", "spec.clusterIP"},
+		{"targetPort: http", "targetPort: '8080'", "Service/shop/web", "spec.ports[].targetPort: a number"},
+		{"selector: {app: web}", "selector: {app: }", "Service/shop/web", "spec.selector.app"},
+		{"labels: {app: web}", "labels: {app: web, version: 1.10}", "Pod/shop/web-1", "metadata.labels.version"},
 		{"containerPort: 8080", "containerPort: x", "Pod/shop/web-1", "containerPort"},
 		{"nodeName: n2, serviceAccountName", "nodeName: [n2], serviceAccountName", "Pod/shop/web-1", "spec.nodeName"},
 		{"serviceAccountName: web", "serviceAccountName: We/b", "Pod/shop/web-1", "spec.serviceAccountName"},
@@ -251,8 +261,44 @@ static void broken_yaml_keeps_the_file(void **state)
 	reload("apiVersion: v1\nkind: [\n");
 	assert_int_equal(to("10.96.0.1", 80).kind, ROUTE_HBONE);
 	assert_int_equal(cJSON_GetArraySize(store.problems), 1);
-	reload("a: &x [1]\nb: *x\n");
+	reload("a: &x [1, *x]\n");
 	assert_int_equal(to("10.96.0.1", 80).kind, ROUTE_HBONE);
+}
+
+static bool problem_says(const char *text)
+{
+	const cJSON *p;
+
+	cJSON_ArrayForEach(p, store.problems)
+	{
+		if (strstr(decode_string(p, "reason", ""), text))
+			return true;
+	}
+	return false;
+}
+
+static void anchors_and_merge_keys_are_resolved(void **state)
+{
+	static const char bomb[] = "a: &a [x,x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\n"
+				   "d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\n"
+				   "f: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e,*e]\n";
+
+	(void)state;
+	reload("apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: s, labels: &l {app: web, version: &v '2'}}\n"
+	       "spec: {}\nstatus: {podIP: &ip 10.0.7.1, podIPs: [{ip: *ip}]}\n---\n"
+	       "apiVersion: v1\nkind: Service\nmetadata: {name: w, namespace: s, labels: {<<: {app: one, more: x}, app: two}}\n"
+	       "spec: {clusterIP: 10.96.7.1, selector: {<<: [&s {app: web}, {app: no}]}, notes: [*s], ports: [{port: &p 80, targetPort: *p}]}\n");
+	assert_int_equal(cJSON_GetArraySize(store.problems), 0);
+	assert_int_equal(to("10.96.7.1", 80).target.port, 80);
+	assert_string_equal(to("10.96.7.1", 80).workload->canonical_revision, "2");
+	assert_string_equal(decode_string(decode_labels(resource("Service/s/w")->tree), "app", ""), "two");
+	assert_string_equal(decode_string(decode_labels(resource("Service/s/w")->tree), "more", ""), "x");
+	reload(bomb);
+	assert_true(problem_says("too many values"));
+	reload("a: &x 1\n---\na: *x\n");
+	assert_true(problem_says("*x names no anchor"));
+	reload("a: {<<: 5}\n");
+	assert_true(problem_says("<<: must be"));
 }
 
 static void slices_win_over_selectors(void **state)
@@ -271,6 +317,30 @@ static void slices_win_over_selectors(void **state)
 	assert_int_equal(r.kind, ROUTE_TCP);
 	assert_int_equal(r.target.port, 8000);
 	assert_null(r.workload);
+}
+
+/* A Service without selector and what an operator wrote for it, in the older form too. */
+static void endpoints_serve_without_a_selector(void **state)
+{
+	static const char service[] = "apiVersion: v1\nkind: Service\nmetadata: {name: db}\n"
+				      "spec: {clusterIP: 10.96.5.1, ports: [{port: 5432}]%s}\n---\n"
+				      "apiVersion: v1\nkind: Endpoints\nmetadata: {name: db}\nsubsets:\n"
+				      "- {addresses: [{ip: %s}], notReadyAddresses: [{ip: 192.0.2.43}], ports: [{port: 9376}]}\n";
+	char text[600];
+
+	(void)state;
+	snprintf(text, sizeof(text), service, "", "192.0.2.42");
+	reload(text);
+	assert_int_equal(to("10.96.5.1", 5432).kind, ROUTE_TCP);
+	assert_int_equal(to("10.96.5.1", 5432).target.port, 9376);
+	assert_int_equal(to("10.96.5.1", 5432).service->n_endpoints, 2);
+	snprintf(text, sizeof(text), service, "", "192.0.2.420");
+	reload(text);
+	assert_non_null(strstr(resource("Endpoints/default/db")->reason, "subsets[].addresses[]: not an IP address: 192.0.2.420 (line 10)"));
+	assert_int_equal(to("10.96.5.1", 5432).kind, ROUTE_TCP);
+	snprintf(text, sizeof(text), service, ", selector: {app: none}", "192.0.2.42");
+	reload(text);
+	assert_int_equal(to("10.96.5.1", 5432).reason, WR_REASON_NO_ENDPOINT);
 }
 
 static void slices_name_pods_that_are_there(void **state)
@@ -453,6 +523,294 @@ static void kept_state_is_its_sources(void **state)
 	unlink(path);
 }
 
+/* Deleted with a grace period: still running, so still reached by mTLS at its own address; out once its phase says it ended. */
+static void a_pod_being_deleted_stays_in_the_mesh(void **state)
+{
+	struct workload *w;
+
+	(void)state;
+	edit("name: web-1, namespace: shop,", "name: web-1, namespace: shop, deletionTimestamp: '2026-01-01T00:00:00Z',");
+	assert_int_equal(to("10.0.2.1", 8080).kind, ROUTE_HBONE);
+	assert_int_equal(to("10.96.0.1", 80).reason, WR_REASON_NO_ENDPOINT);
+	w = model_workload_by_uid(model, "Kubernetes//Pod/shop/web-1");
+	assert_true(w && !w->terminated && !w->ready);
+	edit("status: {podIPs", "status: {phase: Succeeded, podIPs");
+	w = model_workload_by_uid(model, "Kubernetes//Pod/shop/web-1");
+	assert_true(w && w->terminated);
+	assert_int_equal(to("10.0.2.1", 8080).kind, ROUTE_PASSTHROUGH);
+}
+
+static void names_come_from_owner_and_labels(void **state)
+{
+	static const struct {
+		const char *meta, *type, *name, *canonical, *revision;
+	} cases[] = {
+		{"labels: {pod-template-hash: 7f9c}, ownerReferences: [{kind: ReplicaSet, name: web-7f9c, controller: true}]",
+		 "deployment", "web", "web", "latest"},
+		{"ownerReferences: [{kind: ReplicaSet, name: web-7f9c, controller: true}]", "pod", "p-0", "p-0", "latest"},
+		{"labels: {pod-template-hash: 7f9c}, ownerReferences: [{kind: ReplicaSet, name: 7f9c, controller: true}]", "pod", "p-0",
+		 "p-0", "latest"},
+		{"ownerReferences: [{kind: Other, name: x}, {kind: Job, name: once, controller: true}]", "job", "once", "once", "latest"},
+		{"ownerReferences: [{kind: Job, name: nightly-28312345, controller: true}]", "cronjob", "nightly", "nightly", "latest"},
+		{"ownerReferences: [{kind: Job, name: build-1234567, controller: true}]", "job", "build-1234567", "build-1234567",
+		 "latest"},
+		{"ownerReferences: [{kind: StatefulSet, name: p, controller: true}], labels: {app: db, version: v2}", "pod", "p-0", "db",
+		 "v2"},
+		{"labels: {app: a, app.kubernetes.io/name: b, version: '1', app.kubernetes.io/version: '2'}", "pod", "p-0", "b", "2"},
+		{"labels: {service.istio.io/canonical-name: c, app.kubernetes.io/name: b, service.istio.io/canonical-revision: r}",
+		 "pod", "p-0", "c", "r"},
+	};
+	char text[600];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct workload *w;
+
+		snprintf(text, sizeof(text), "apiVersion: v1\nkind: Pod\nmetadata: {name: p-0, namespace: s, %s}\nspec: {}\n",
+			 cases[i].meta);
+		reload(text);
+		w = model_workload_by_uid(model, "Kubernetes//Pod/s/p-0");
+		assert_non_null(w);
+		assert_string_equal(w->workload_type, cases[i].type);
+		assert_string_equal(w->workload_name, cases[i].name);
+		assert_string_equal(w->canonical_name, cases[i].canonical);
+		assert_string_equal(w->canonical_revision, cases[i].revision);
+	}
+}
+
+static void locality_comes_from_the_node(void **state)
+{
+	static const char pod[] = "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: s}\nspec: {nodeName: n9}\n";
+	static const char node[] = "apiVersion: v1\nkind: Node\nmetadata: {name: n9, labels: {topology.kubernetes.io/region: eu,\n"
+				   "  topology.kubernetes.io/zone: eu-%s}}\n---\n%s";
+	struct workload *w;
+	char text[600];
+
+	(void)state;
+	reload(pod);
+	w = model_workload_by_uid(model, "Kubernetes//Pod/s/p");
+	assert_true(w && !w->region && !w->zone);
+	for (const char *zone = "ab"; *zone; zone++) {
+		char z[2] = {*zone, 0}, want[] = {'e', 'u', '-', *zone, 0};
+
+		snprintf(text, sizeof(text), node, z, pod);
+		reload(text);
+		w = model_workload_by_uid(model, "Kubernetes//Pod/s/p");
+		assert_string_equal(w->region, "eu");
+		assert_string_equal(w->zone, want);
+	}
+}
+
+static void readiness_follows_the_status(void **state)
+{
+	static const struct {
+		const char *status;
+		bool ready;
+	} cases[] = {{"", true},
+		     {"status: {}", true},
+		     {"status:", true},
+		     {"status: {phase: Running, conditions: []}", true},
+		     {"status: {phase: Pending}", false},
+		     {"status: {phase: Pending, conditions: [{type: PodScheduled, status: 'True'}]}", false},
+		     {"status: {phase: Running, conditions: [{type: Ready, status: 'False'}]}", false},
+		     {"status: {phase: Running, conditions: [{type: Ready, status: 'True'}]}", true}};
+	char text[400];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		snprintf(text, sizeof(text), "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: s}\nspec: {}\n%s\n",
+			 cases[i].status);
+		reload(text);
+		assert_int_equal(model_workload_by_uid(model, "Kubernetes//Pod/s/p")->ready, cases[i].ready);
+	}
+}
+
+static int problem_line(int i)
+{
+	const cJSON *p = cJSON_GetArrayItem(store.problems, i);
+
+	return p ? cJSON_GetObjectItem(p, "line")->valueint : -1;
+}
+
+static void a_broken_document_hides_no_other(void **state)
+{
+	static const char tail[] = "apiVersion: v1\nkind: Pod\nmetadata: {name: last}\nspec: {}\nstatus: {podIP: 10.0.9.9}\n";
+	static const struct {
+		const char *head;
+		int line; /* of the error */
+	} cases[] = {{"%YAML 1.1\n# a comment\n---\nkind: [\n---\n", 5},
+		     {"kind: 'open\n--- # next\n", 2},
+		     {"\r\nkind: x\r\nkind: y\r\n---\r\n", 3},
+		     {"a: {b: c\n...\n# more\n", 2},
+		     {"--- @no\n---\n", 1},
+		     {"a: |\n  ok\n\tb: c\n---\n", 3},
+		     {"a: b\n---\nx: \xff\n---\n", 3}};
+	char text[600];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		reload("");
+		snprintf(text, sizeof(text), "%s%s", cases[i].head, tail);
+		reload(text);
+		assert_int_equal(problem_line(0), cases[i].line);
+		assert_non_null(model_workload_by_uid(model, "Kubernetes//Pod/default/last"));
+		/* A second read finds the same. */
+		reload(text);
+		assert_int_equal(cJSON_GetArraySize(store.problems), 1);
+		assert_int_equal(resource("Pod/default/last")->state, RESOURCE_APPLIED);
+		/* What the file held before stays: the broken document may have been any of it. */
+		snprintf(text, sizeof(text), "%s", cases[i].head);
+		reload(text);
+		assert_non_null(model_workload_by_uid(model, "Kubernetes//Pod/default/last"));
+	}
+}
+
+static void lines_count_from_the_files_start(void **state)
+{
+	(void)state;
+	reload("# one\n---\n# three\n---\n\n---\napiVersion: v1\nkind: Service\nmetadata:\n  name: s\nspec:\n  ports:\n  - name: x\n"
+	       "    port: 0\n");
+	assert_int_equal(resource("Service/default/s")->line, 7);
+	assert_non_null(strstr(resource("Service/default/s")->reason, "spec.ports[].port"));
+	assert_non_null(strstr(resource("Service/default/s")->reason, "(line 13)"));
+}
+
+static void lists_are_their_items(void **state)
+{
+	static const char pod[] = "{apiVersion: v1, kind: Pod, metadata: {name: %s}, spec: {}, status: {podIP: %s}}";
+	char text[1000];
+	int n;
+
+	(void)state;
+	n = snprintf(text, sizeof(text), "apiVersion: v1\nkind: List\nitems:\n- ");
+	n += snprintf(text + n, sizeof(text) - (size_t)n, pod, "a", "10.0.8.1");
+	snprintf(text + n, sizeof(text) - (size_t)n,
+		 "\n- {apiVersion: v1, kind: Service, metadata: {name: b}}\n---\n"
+		 "{\"apiVersion\": \"v1\", \"kind\": \"PodList\", \"metadata\": {\"resourceVersion\": \"\"}, \"items\": [\n"
+		 " {\"metadata\": {\"name\": \"c\"}, \"spec\": {}, \"status\": {\"podIP\": \"10.0.8.3\"}}]}\n---\n"
+		 "apiVersion: apps/v1\nkind: DeploymentList\nitems: []\n");
+	reload(text);
+	assert_int_equal(to("10.0.8.1", 80).kind, ROUTE_TCP);
+	assert_int_equal(to("10.0.8.3", 80).kind, ROUTE_TCP);
+	assert_int_equal(resource("Service/default/b")->state, RESOURCE_REFUSED);
+	assert_int_equal(resource("Service/default/b")->line, 5);
+	assert_int_equal(resource("Pod/default/c")->line, 8);
+	assert_int_equal(store.resources.n, 3);
+}
+
+static void what_is_not_used_is_not_kept(void **state)
+{
+	char path[] = "/tmp/wr-test-source-XXXXXX", text[2000] = "";
+	int fd = mkstemp(path);
+
+	(void)state;
+	reload("apiVersion: v1\nkind: Secret\nmetadata: {name: s, namespace: n}\nstringData: {password: hunter2}\n---\n"
+	       "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p}\nspec: {action: DENY}\n---\n"
+	       "just a text\n---\napiVersion: batch/v1\nkind: Job\nmetadata: {generateName: once-}\n");
+	assert_int_equal(resource("Secret/n/s")->state, RESOURCE_IGNORED);
+	assert_int_equal(resource("?//m.yaml:11")->state, RESOURCE_REFUSED);
+	assert_int_equal(resource("Job/default/m.yaml:13")->state, RESOURCE_IGNORED);
+	close(fd);
+	assert_int_equal(store_save(&store, path), 0);
+	fd = open(path, O_RDONLY);
+	assert_true(read(fd, text, sizeof(text) - 1) > 0);
+	assert_null(strstr(text, "hunter2"));
+	assert_non_null(strstr(text, "DENY"));
+	close(fd);
+	unlink(path);
+}
+
+/* What Helm, kubectl and the API server write and nobody means anything by. */
+static void emptiness_is_no_mistake(void **state)
+{
+	struct workload *w;
+
+	(void)state;
+	reload("# Source: chart/templates/none.yaml\n\n---\n---\n# Source: x\napiVersion: v1\nkind: Pod\nmetadata:\n  name: p\n"
+	       "  creationTimestamp: null\n  labels:\n    app: x\n    part-of:\n    istio.io/dataplane-mode:\n  annotations:\n    note:\n"
+	       "spec:\n  nodeName: \"\"\n  serviceAccountName: \"\"\n  containers:\n  - name: c\n    ports: []\n  initContainers:\n"
+	       "status:\n  podIP: \"\"\n  podIPs: []\n  conditions:\n---\n"
+	       "apiVersion: v1\nkind: Service\nmetadata: {name: s, annotations: {}}\nspec:\n  clusterIP: \"\"\n  externalTrafficPolicy:\n"
+	       "  ports:\n  - port: 80\n    targetPort:\n    protocol:\n    nodePort: null\n  selector: {app: x}\nstatus: {loadBalancer: {}}\n");
+	assert_int_equal(resource("Pod/default/p")->state, RESOURCE_APPLIED);
+	assert_int_equal(resource("Service/default/s")->state, RESOURCE_APPLIED);
+	w = model_workload_by_uid(model, "Kubernetes//Pod/default/p");
+	assert_string_equal(w->identity, "spiffe://cluster.local/ns/default/sa/default");
+	assert_true(w->ready && !w->labelled && !w->local);
+}
+
+static void a_large_cluster_fits_in_one_file(void **state)
+{
+	char *text = NULL;
+	size_t size;
+	FILE *f = open_memstream(&text, &size);
+
+	(void)state;
+	fprintf(f, "apiVersion: v1\nkind: List\nitems:\n");
+	for (int i = 0; i < 1000; i++) {
+		fprintf(f, "- apiVersion: v1\n  kind: Pod\n  metadata:\n    name: p%d\n    managedFields:\n", i);
+		for (int k = 0; k < 300; k++)
+			fprintf(f, "    - f:conditions: {}\n");
+		fprintf(f, "  spec: {}\n  status: {podIP: 10.4.%d.%d}\n", i / 250, i % 250);
+	}
+	assert_int_equal(fclose(f), 0);
+	assert_true(size > 5 * 1000 * 1000 && size < YAML_FILE_MAX);
+	reload(text);
+	free(text);
+	assert_int_equal(to("10.4.3.249", 80).kind, ROUTE_TCP);
+	assert_null(cJSON_GetObjectItem(cJSON_GetObjectItem(resource("Pod/default/p7")->tree, "metadata"), "managedFields"));
+	assert_int_equal(cJSON_GetArraySize(store.problems), 0);
+}
+
+static void services_of_all_kinds(void **state)
+{
+	char text[IP_PORT_STRLEN], more[2 * sizeof(mesh)];
+	struct route r;
+	unsigned seen = 0;
+
+	(void)state;
+	/* Not ready, and published all the same; each pod's own port of the name. */
+	edit("spec: {clusterIP: 10.96.0.1,", "spec: {publishNotReadyAddresses: true, sessionAffinity: ClientIP, clusterIP: 10.96.0.1,");
+	for (uint64_t random = 0; random < 8; random++) {
+		struct ip_port dst = {.port = 80};
+
+		ip_addr_parse("10.96.0.1", &dst.ip);
+		route_decide(model, NULL, &dst, random, &r);
+		ip_port_format(&r.target, text, sizeof(text));
+		seen |= !strcmp(text, "10.0.2.1:8080") ? 1 : !strcmp(text, "10.0.2.2:9090") ? 2 : 4;
+	}
+	assert_int_equal(seen, 3);
+	/* No pod has a port of that name. */
+	edit("targetPort: http", "targetPort: metrics");
+	assert_int_equal(to("10.96.0.1", 80).reason, WR_REASON_NO_ENDPOINT);
+	/* An IPv4 Service of dual-stack pods; an IPv6 one whose pods have only the other family. */
+	edit("clusterIPs: [10.96.0.1, 'fd96::1']", "ipFamilies: [IPv4]");
+	r = to("10.96.0.1", 80);
+	assert_string_equal(ip_port_format(&r.target, text, sizeof(text)), "10.0.2.1:8080");
+	edit("{ip: 10.0.2.1}, {ip: 'fd00::1'}", "{ip: 10.0.2.1}");
+	r = to("fd96::1", 80);
+	assert_string_equal(ip_port_format(&r.target, text, sizeof(text)), "10.0.2.1:8080");
+	/* Headless and ExternalName have no address of their own. */
+	edit("clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1, 'fd96::1']", "clusterIP: None, clusterIPs: [None]");
+	assert_int_equal(to("10.96.0.1", 80).kind, ROUTE_PASSTHROUGH);
+	assert_non_null(model_service_by_hostname(model, "web.shop.svc.cluster.local"));
+	edit("spec: {clusterIP: 10.96.0.1,", "spec: {type: ExternalName, externalName: db.example.com,");
+	assert_null(model_service_by_hostname(model, "web.shop.svc.cluster.local"));
+	/* Slices: not ready, of a port that another slice has, by a name that no port has. */
+	snprintf(more, sizeof(more),
+		 "%s---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: a, namespace: shop,\n"
+		 "  labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\n"
+		 "endpoints: [{addresses: [10.0.2.1], conditions: {ready: false}}]\nports: [{name: http, port: 1}]\n---\n"
+		 "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: b, namespace: shop,\n"
+		 "  labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\n"
+		 "endpoints: [{addresses: [10.0.2.2]}]\nports: [{name: raw, port: 2}, {name: other, port: 3}]\n",
+		 mesh);
+	reload(more);
+	assert_int_equal(to("10.96.0.1", 80).reason, WR_REASON_NO_ENDPOINT);
+	assert_int_equal(to("10.96.0.1", 81).target.port, 2);
+	assert_int_equal(to("10.96.0.1", 81).kind, ROUTE_HBONE);
+}
+
 static void publish(void)
 {
 	struct model_delta *d;
@@ -521,6 +879,19 @@ int main(void)
 		cmocka_unit_test_setup_teardown(sidecar_and_host_network_stay_out, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(pod_without_a_namespace_is_not_sent_plaintext, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(kept_state_is_its_sources, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_broken_document_hides_no_other, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(lines_count_from_the_files_start, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(anchors_and_merge_keys_are_resolved, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(lists_are_their_items, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(what_is_not_used_is_not_kept, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(emptiness_is_no_mistake, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(endpoints_serve_without_a_selector, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_large_cluster_fits_in_one_file, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(services_of_all_kinds, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(locality_comes_from_the_node, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(names_come_from_owner_and_labels, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(readiness_follows_the_status, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_pod_being_deleted_stays_in_the_mesh, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(addresses_found_follow_the_namespace, set_up, tear_down),
 	};
 

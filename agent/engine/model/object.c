@@ -38,6 +38,8 @@ struct workload *workload_unref(struct workload *w)
 	free(w->canonical_revision);
 	free(w->workload_name);
 	free(w->workload_type);
+	free(w->region);
+	free(w->zone);
 	free(w->netns_path);
 	free(w->addrs);
 	free(w);

@@ -93,8 +93,13 @@ static int header(nghttp2_session *s, const nghttp2_frame *f, const uint8_t *nam
 	} else if (is_name(name, name_len, ":status")) {
 		hd->status = len == 3 ? (value[0] - '0') * 100 + (value[1] - '0') * 10 + (value[2] - '0') : 0;
 	} else if (is_name(name, name_len, "baggage")) {
-		/* Telemetry only: one that does not fit is as good as none. */
-		(void)keep_value(hd->baggage, sizeof(hd->baggage), value, len);
+		/* Telemetry only: one that does not fit is as good as none. Several are one list (RFC 9110 5.3). */
+		size_t n = strlen(hd->baggage);
+
+		if (n && n + 1 < sizeof(hd->baggage) && keep_value(hd->baggage + n + 1, sizeof(hd->baggage) - n - 1, value, len))
+			hd->baggage[n] = ',';
+		else if (!n)
+			(void)keep_value(hd->baggage, sizeof(hd->baggage), value, len);
 	} else if (is_name(name, name_len, "forwarded")) {
 		(void)keep_value(hd->forwarded, sizeof(hd->forwarded), value, len);
 	}

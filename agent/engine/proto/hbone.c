@@ -5,6 +5,7 @@
 #include <ctype.h>
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -35,7 +36,56 @@ size_t hbone_baggage(const struct workload *w, char buf[HBONE_BAGGAGE_MAX])
 	n = add_member(buf, n, "k8s.namespace.name", w->namespace_);
 	n = add_member(buf, n, key, w->workload_name);
 	n = add_member(buf, n, "service.name", w->canonical_name);
-	return add_member(buf, n, "service.version", w->canonical_revision);
+	n = add_member(buf, n, "service.version", w->canonical_revision);
+	n = add_member(buf, n, "cloud.region", w->region);
+	return add_member(buf, n, "cloud.availability_zone", w->zone);
+}
+
+/* What a label's value may hold: the text goes to logs, and whoever sent it has only proven who it is. */
+static char *label_value(const char *at, size_t len)
+{
+	if (!len || len > HBONE_LABEL_MAX)
+		return NULL;
+	for (size_t i = 0; i < len; i++)
+		if (!isalnum((unsigned char)at[i]) && !strchr("-._", at[i]))
+			return NULL;
+	return strndup(at, len);
+}
+
+static void read_member(const char *at, size_t len, struct workload *w)
+{
+	const struct {
+		const char *key;
+		char **field;
+	} keys[] = {{"k8s.cluster.name", &w->cluster_id},
+		    {"k8s.namespace.name", &w->namespace_},
+		    {"service.name", &w->canonical_name},
+		    {"service.version", &w->canonical_revision}};
+
+	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+		size_t n = strlen(keys[i].key);
+
+		if (len > n && !memcmp(at, keys[i].key, n) && at[n] == '=' && !*keys[i].field)
+			*keys[i].field = label_value(at + n + 1, len - n - 1);
+	}
+}
+
+struct workload *hbone_baggage_parse(const char *text)
+{
+	struct workload *w = workload_new();
+
+	while (w && *text) {
+		size_t len;
+
+		text += strspn(text, ", \t");
+		len = strcspn(text, ",;"); /* W3C Baggage: properties behind a semicolon */
+		read_member(text, len, w);
+		text += strcspn(text, ",");
+	}
+	/* The log names a workload, else its canonical service (istio/ztunnel). */
+	if (w && w->canonical_name)
+		w->name = strdup(w->canonical_name);
+	return w && (w->name || w->namespace_ || w->cluster_id) ? w : workload_unref(w);
 }
 
 size_t hbone_forwarded(const struct ip_port *client, const char *host, char buf[HBONE_FORWARDED_MAX])

@@ -91,11 +91,11 @@ static void write_log(struct conn *c)
 	};
 
 	if (hbone && c->target.port)
-		r.hbone_addr = ip_port_format(&c->target, authority, sizeof(authority));
-	if (hbone && c->tunnel)
-		r.dst_addr = out ? c->tunnel->remote : c->tunnel->local;
-	else if (out && c->target.port)
-		r.dst_addr = c->target;
+		r.hbone_addr = c->authority ? c->authority : ip_port_format(&c->target, authority, sizeof(authority));
+	if (out && c->next_hop.port)
+		r.dst_addr = c->next_hop;
+	else if (hbone && c->tunnel)
+		r.dst_addr = c->tunnel->local;
 	if (c->status && c->status != 200) {
 		snprintf(detail, sizeof(detail), "http status: %d", c->status);
 		r.detail = detail;
@@ -134,8 +134,10 @@ static void release(struct conn *c)
 	w->window_grown -= c->window - LIMIT_STREAM_WINDOW_START;
 	workload_unref(c->peer);
 	service_unref(c->service);
+	free(c->authority);
 	c->peer = NULL;
 	c->service = NULL;
+	c->authority = NULL;
 	list_remove(&c->node);
 	list_append(&w->conns_doomed, &c->node);
 	loop_defer(w->loop, &w->reap);

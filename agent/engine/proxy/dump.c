@@ -69,13 +69,14 @@ static cJSON *dump_conn(const struct conn *c)
 	cJSON_AddStringToObject(o, "state", c->established ? "open" : c->retrying ? "retrying" : "setup");
 	add_addr(o, "src", &c->client);
 	add_addr(o, "dst", &c->dst);
+	if (out)
+		add_addr(o, "next_hop", &c->next_hop);
 	if (c->tunnel) {
-		add_addr(o, "next_hop", out ? &c->tunnel->remote : &c->tunnel->local);
+		if (!out)
+			add_addr(o, "next_hop", &c->tunnel->local);
 		add_addr(o, "authority", &c->target);
 		add_text(o, "peer_identity", c->tunnel->verify.peer);
 		add_tcp_info(o, "tunnel_tcp_info", c->tunnel->watch.fd);
-	} else {
-		add_addr(o, "next_hop", &c->target);
 	}
 	add_text(o, "src_workload", src ? src->name : NULL);
 	add_text(o, "dst_workload", dst ? dst->name : NULL);

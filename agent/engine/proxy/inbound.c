@@ -141,7 +141,8 @@ static uint16_t port_of_host(struct pod *p, const struct hbone_authority *a)
 		for (size_t k = 0; k < s->n_endpoints; k++) {
 			struct service_endpoint *e = &s->endpoints[k];
 
-			if (e->workload && !strcmp(e->workload->uid, p->workload->uid))
+			/* Of several slices one may not have this port. */
+			if (e->workload && e->target_ports[i] && !strcmp(e->workload->uid, p->workload->uid))
 				return e->target_ports[i];
 		}
 	}
@@ -173,9 +174,19 @@ static int destination(struct tunnel *t, const struct h2_headers *h, struct ip_p
 	return route_port_is_illegal(ret->port) ? 503 : 0;
 }
 
-static struct service *forwarded_service(struct pod *p, const char *forwarded)
+static bool serves(const struct service *s, const struct ip_addr *ip)
+{
+	for (size_t i = 0; i < s->n_endpoints; i++)
+		if (ip_addr_equal(&s->endpoints[i].addr, ip))
+			return true;
+	return false;
+}
+
+/* The Service by whose name the caller came, if this pod is one of its endpoints: the caller says so, the log repeats it. */
+static struct service *forwarded_service(struct pod *p, const struct ip_addr *own, const char *forwarded)
 {
 	char host[256];
+	struct service *s;
 	const char *at;
 	size_t n = hbone_forwarded_host(forwarded, strlen(forwarded), &at);
 
@@ -183,7 +194,22 @@ static struct service *forwarded_service(struct pod *p, const char *forwarded)
 		return NULL;
 	memcpy(host, at, n);
 	host[n] = 0;
-	return model_service_by_hostname(p->w->model, host);
+	s = model_service_by_hostname(p->w->model, host);
+	return s && serves(s, own) ? s : NULL;
+}
+
+/* For the log: who calls, by address, else in its own words; by which Service and authority. */
+static void note_caller(struct conn *c, const struct tunnel *t, const struct h2_headers *h)
+{
+	struct model *m = c->pod->w->model;
+	struct workload *peer = model_workload_by_addr(m, &t->remote.ip);
+	struct workload *said = peer ? NULL : hbone_baggage_parse(h->baggage);
+	struct hbone_authority a;
+
+	conn_set_route(c, peer ? peer : said, forwarded_service(c->pod, &t->local.ip, h->forwarded));
+	workload_unref(said);
+	if (!hbone_authority_parse(h->authority, h->authority_len, &a) && a.is_host)
+		c->authority = strdup(h->authority);
 }
 
 void inbound_request(struct tunnel *t, int32_t id, const struct h2_headers *h, bool end_stream)
@@ -214,7 +240,7 @@ void inbound_request(struct tunnel *t, int32_t id, const struct h2_headers *h, b
 	c->stream_id = id;
 	c->stream_open = true;
 	c->timer.fn = app_late;
-	conn_set_route(c, model_workload_by_addr(p->w->model, &t->remote.ip), forwarded_service(p, h->forwarded));
+	note_caller(c, t, h);
 	tunnel_attach(t, c);
 	h2_set_stream(t->h2, id, c);
 	r = inbound_dial(p, &t->remote, &dst);

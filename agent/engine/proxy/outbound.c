@@ -135,6 +135,7 @@ static struct conn *new_conn(struct pod *p, struct attempt *a, const struct rout
 	c->client = a->client;
 	c->dst = a->dst;
 	c->target = r->target;
+	c->next_hop = r->next_hop;
 	c->start_us = a->start_us;
 	c->deadline_ms = a->deadline_ms;
 	c->retry_ms = a->retry_ms;

@@ -125,6 +125,11 @@ void stream_end(struct conn *c)
 		conn_end(c, WR_REASON_NONE, false);
 		return;
 	}
+	/* shutdown(2) would undo a connect that is still under way; inbound.c comes back to it. */
+	if (!c->established) {
+		c->app.shut_wanted = true;
+		return;
+	}
 	if (local_shutdown(&c->app) < 0) {
 		conn_end(c, app_reason(c), true);
 		return;
@@ -137,7 +142,10 @@ void stream_closed(struct conn *c, uint32_t error)
 	if (c->state == CONN_DEAD)
 		return;
 	c->stream_open = false;
-	if (!error && c->end_received && c->end_sent)
+	/* A peer that has said everything may want no more of ours (RFC 9113 8.1): what it said still reaches the app. */
+	if (c->established && c->end_received && (error == H2_NO_ERROR || error == H2_CANCEL))
+		c->end_sent = true;
+	if (c->end_received && c->end_sent)
 		check_finished(c);
 	else if (c->kind == CONN_OUT_HBONE && !c->established && error == H2_REFUSED_STREAM)
 		outbound_retry(c, WR_REASON_H2_GOAWAY);

@@ -67,7 +67,13 @@ static int start_tls(struct tunnel *t)
 	return ssl ? tls_stream_init(&t->tls, ssl, t->watch.fd) : -ENOMEM;
 }
 
-/* Frees what a tunnel holds; for one that never had connections, or from tunnel_fail. */
+static void doom(struct tunnel *t)
+{
+	list_append(&t->pod->w->tunnels_doomed, &t->node);
+	loop_defer(t->pod->w->loop, &t->pod->w->reap);
+}
+
+/* Frees what a tunnel holds, itself once no connection names it; for one that never had connections, or from tunnel_fail. */
 static void tunnel_release(struct tunnel *t)
 {
 	struct worker *w = t->pod->w;
@@ -83,8 +89,8 @@ static void tunnel_release(struct tunnel *t)
 		close(fd);
 	atomic_fetch_sub_explicit(&w->e->tunnels, 1, memory_order_relaxed);
 	list_remove(&t->node);
-	list_append(&w->tunnels_doomed, &t->node);
-	loop_defer(w->loop, &w->reap);
+	if (!t->n_conns)
+		doom(t);
 }
 
 void tunnel_free(struct tunnel *t)
@@ -213,9 +219,12 @@ void tunnel_fail(struct tunnel *t, enum wr_reason reason)
 	/* Nothing may be queued on a session that is going: from here on streams are only forgotten. */
 	t->state = TUNNEL_CLOSED;
 	pool_remove(t);
-	while (!list_empty(&t->conns)) {
-		struct conn *c = list_entry(t->conns.next, struct conn, tunnel_node);
+	list_foreach_safe(n, tmp, &t->conns) {
+		struct conn *c = list_entry(n, struct conn, tunnel_node);
 
+		/* Both sides have finished and only the app is slow to read: that needs no tunnel any more. */
+		if (!c->stream_open && c->end_sent && c->end_received)
+			continue;
 		if (c->stream_open)
 			h2_set_stream(t->h2, c->stream_id, NULL);
 		c->stream_open = false;
@@ -277,6 +286,8 @@ void tunnel_detach(struct conn *c)
 	if (--t->n_conns)
 		return;
 	t->idle_since_ms = worker_now_ms(t->pod->w);
+	if (t->state == TUNNEL_CLOSED && list_empty(&t->node))
+		doom(t);
 	/* The server allows no stream: the next connection dials anew, this tunnel would only lie there. */
 	if (!t->server && t->state == TUNNEL_READY && !h2_max_streams(t->h2))
 		tunnel_goaway(t);

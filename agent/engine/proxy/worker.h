@@ -119,8 +119,10 @@ struct conn {
 	uint32_t uncredited;  /* bytes taken by the app since the last credit */
 	struct ip_port client, dst; /* original caller and destination */
 	struct ip_port target;	    /* endpoint or authority address */
+	struct ip_port next_hop;    /* of outbound: what is dialled for it */
 	struct workload *peer;	    /* destination of outbound, source of inbound; counted, may be NULL */
 	struct service *service;    /* counted, may be NULL */
+	char *authority;	    /* of an inbound CONNECT by host name, for the log */
 	struct tunnel *tunnel;
 	uint64_t start_us, bytes_sent, bytes_recv; /* as the local app sees them */
 	uint64_t deadline_ms;

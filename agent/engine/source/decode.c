@@ -171,12 +171,25 @@ static bool metadata(struct check *c, const cJSON *tree)
 	       texts(c, get(m, "annotations"), "metadata.annotations", true) && mode_label(c, get(m, "labels"));
 }
 
+/* The API's "" means the default account, and an address that is not there yet. */
+static bool account_name(struct check *c, const cJSON *spec)
+{
+	const char *v = decode_string(spec, "serviceAccountName", NULL);
+
+	return (v && !*v) || dns_name(c, spec, "spec", "serviceAccountName", false);
+}
+
+static bool is_empty_text(const cJSON *v)
+{
+	return cJSON_IsString(v) && !*v->valuestring;
+}
+
 static bool pod(struct check *c, const cJSON *tree)
 {
 	const cJSON *spec = get(tree, "spec"), *status = get(tree, "status"), *i, *k;
 
 	if (!want_object(c, tree, "", "spec", true) || !want_object(c, tree, "", "status", false) ||
-	    !want_string(c, spec, "spec", "nodeName", false) || !dns_name(c, spec, "spec", "serviceAccountName", false) ||
+	    !want_string(c, spec, "spec", "nodeName", false) || !account_name(c, spec) ||
 	    !want_bool(c, spec, "spec", "hostNetwork") || !want_list(c, spec, "spec", "containers") ||
 	    !want_list(c, spec, "spec", "initContainers") || !want_list(c, status, "status", "podIPs") ||
 	    !want_list(c, status, "status", "conditions") || !want_string(c, status, "status", "phase", false))
@@ -191,7 +204,7 @@ static bool pod(struct check *c, const cJSON *tree)
 				return false;
 		}
 	}
-	if (get(status, "podIP") && !address(c, get(status, "podIP"), "status.podIP"))
+	if (get(status, "podIP") && !is_empty_text(get(status, "podIP")) && !address(c, get(status, "podIP"), "status.podIP"))
 		return false;
 	cJSON_ArrayForEach(i, get(status, "podIPs"))
 	{
@@ -206,6 +219,9 @@ static bool service_port(struct check *c, const cJSON *p)
 	static const char *const fields[] = {"name", "port", "targetPort", "protocol", "nodePort", "appProtocol", NULL};
 	const cJSON *t = get(p, "targetPort");
 
+	/* The API server refuses a name without a letter: it would be looked for among the container ports' names. */
+	if (cJSON_IsString(t) && strspn(t->valuestring, "0123456789-") == strlen(t->valuestring))
+		return refuse(c, t, "spec.ports[].targetPort: a number must not be in quotes: %s", t->valuestring);
 	if (!cJSON_IsObject(p))
 		return refuse(c, p, "spec.ports[]: must be a mapping");
 	known(c, "spec.ports[]", p, fields);
@@ -272,6 +288,45 @@ static bool endpointslice(struct check *c, const cJSON *tree)
 	return true;
 }
 
+static bool endpoints_addresses(struct check *c, const cJSON *subset, const char *name, const char *path)
+{
+	const cJSON *a;
+
+	if (!want_list(c, subset, "subsets[]", name))
+		return false;
+	cJSON_ArrayForEach(a, get(subset, name))
+	{
+		if (!cJSON_IsObject(a))
+			return refuse(c, subset, "%s: must be a mapping", path);
+		if (!get(a, "ip"))
+			return refuse(c, a, "%s.ip: missing", path);
+		if (!address(c, get(a, "ip"), path))
+			return false;
+	}
+	return true;
+}
+
+static bool endpoints(struct check *c, const cJSON *tree)
+{
+	const cJSON *i, *p;
+
+	if (!want_list(c, tree, "endpoints", "subsets"))
+		return false;
+	cJSON_ArrayForEach(i, get(tree, "subsets"))
+	{
+		if (!endpoints_addresses(c, i, "addresses", "subsets[].addresses[]") ||
+		    !endpoints_addresses(c, i, "notReadyAddresses", "subsets[].notReadyAddresses[]") ||
+		    !want_list(c, i, "subsets[]", "ports"))
+			return false;
+		cJSON_ArrayForEach(p, get(i, "ports"))
+		{
+			if (!port_number(c, get(p, "port"), p, "subsets[].ports[].port"))
+				return false;
+		}
+	}
+	return true;
+}
+
 static const struct {
 	const char *name, *api;
 	enum resource_kind kind;
@@ -281,7 +336,9 @@ static const struct {
 	{"Pod", "v1", KIND_POD, pod},
 	{"Service", "v1", KIND_SERVICE, service},
 	{"EndpointSlice", "discovery.k8s.io/v1", KIND_ENDPOINTSLICE, endpointslice},
+	{"Endpoints", "v1", KIND_ENDPOINTS, endpoints},
 	{"ServiceAccount", "v1", KIND_SERVICEACCOUNT, NULL},
+	{"Node", "v1", KIND_NODE, NULL},
 };
 
 static int not_handled(const char *kind, char **ret_reason)
@@ -296,7 +353,7 @@ static int not_handled(const char *kind, char **ret_reason)
 int decode_check(const cJSON *tree, enum resource_kind *ret_kind, char **ret_reason)
 {
 	static const char *const fields[] = {"apiVersion", "kind", "metadata", "spec", "status", "addressType", "endpoints",
-					     "ports", "secrets", "imagePullSecrets", "automountServiceAccountToken", NULL};
+					     "ports", "subsets", "secrets", "imagePullSecrets", "automountServiceAccountToken", NULL};
 	struct check c = {0};
 	const char *kind = decode_string(tree, "kind", NULL), *api = decode_string(tree, "apiVersion", NULL);
 	size_t i;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Services and their endpoints. A Service, its EndpointSlices (else the pods that it selects) and the
+ * Services and their endpoints. A Service, its EndpointSlices (else the pods that it selects, else Endpoints) and the
  * published workloads come in; the model's service leaves. Called by assemble.c.
  */
 #include "assemble_private.h"
@@ -124,8 +124,6 @@ static int from_selector(const struct assembly *a, const struct store *st, struc
 	struct table_iter it = {0};
 	struct resource *r;
 
-	if (!cJSON_GetArraySize(selector))
-		return 0;
 	while ((r = table_next(&st->resources, &it))) {
 		_cleanup_free_ char *uid = NULL;
 		struct workload *w;
@@ -153,9 +151,31 @@ static int from_selector(const struct assembly *a, const struct store *st, struc
 	return 0;
 }
 
+/* One address of a slice or subset. Its ports belong to the service's by name (EndpointPort.name). */
+static int add_address(const struct assembly *a, struct service *s, const char *text, bool healthy, const cJSON *ports)
+{
+	struct service_endpoint *e;
+	struct ip_addr addr;
+	const cJSON *p;
+
+	if (ip_addr_parse(text, &addr))
+		return 0;
+	e = add_endpoint(s, &addr, claim_owner(&a->claims, &addr), healthy);
+	if (!e)
+		return -ENOMEM;
+	for (size_t n = 0; n < s->n_ports; n++) {
+		cJSON_ArrayForEach(p, ports)
+		{
+			if (is_tcp(p) && get(p, "port") && !strcmp(decode_string(p, "name", ""), s->ports[n].name))
+				e->target_ports[n] = (uint16_t)get(p, "port")->valueint;
+		}
+	}
+	return 0;
+}
+
 static int add_slice(const struct assembly *a, struct service *s, const cJSON *slice)
 {
-	const cJSON *i, *text, *p;
+	const cJSON *i, *text;
 
 	cJSON_ArrayForEach(i, get(slice, "endpoints"))
 	{
@@ -164,26 +184,33 @@ static int add_slice(const struct assembly *a, struct service *s, const cJSON *s
 
 		cJSON_ArrayForEach(text, get(i, "addresses"))
 		{
-			struct service_endpoint *e;
-			struct ip_addr addr;
-
-			if (ip_addr_parse(text->valuestring, &addr))
-				continue;
-			e = add_endpoint(s, &addr, claim_owner(&a->claims, &addr), healthy);
-			if (!e)
+			if (add_address(a, s, text->valuestring, healthy, get(slice, "ports")))
 				return -ENOMEM;
-			/* Slice ports belong to service ports by name (EndpointPort.name). */
-			for (size_t n = 0; n < s->n_ports; n++) {
-				cJSON_ArrayForEach(p, get(slice, "ports"))
-				{
-					if (is_tcp(p) && get(p, "port") &&
-					    !strcmp(decode_string(p, "name", ""), s->ports[n].name))
-						e->target_ports[n] = (uint16_t)get(p, "port")->valueint;
-				}
-			}
 		}
 	}
 	return 0;
+}
+
+/* Endpoints, the older form: Kubernetes mirrors them into slices for a Service without selector. */
+static int from_endpoints(const struct assembly *a, const struct store *st, struct service *s)
+{
+	_cleanup_free_ char *key = resource_key("Endpoints", s->namespace_, s->name);
+	const struct resource *r = key ? table_get_str(&st->resources, key) : NULL;
+	const cJSON *subset, *i;
+
+	cJSON_ArrayForEach(subset, get(r ? r->tree : NULL, "subsets"))
+	{
+		static const char *const lists[] = {"notReadyAddresses", "addresses"};
+
+		for (int ready = 0; ready < 2; ready++) {
+			cJSON_ArrayForEach(i, get(subset, lists[ready]))
+			{
+				if (add_address(a, s, get(i, "ip")->valuestring, ready, get(subset, "ports")))
+					return -ENOMEM;
+			}
+		}
+	}
+	return key ? 0 : -ENOMEM;
 }
 
 static int endpoints(const struct assembly *a, const struct store *st, struct service *s, const cJSON *spec)
@@ -200,7 +227,9 @@ static int endpoints(const struct assembly *a, const struct store *st, struct se
 		if (add_slice(a, s, r->tree))
 			return -ENOMEM;
 	}
-	return sliced ? 0 : from_selector(a, st, s, spec);
+	if (sliced)
+		return 0;
+	return cJSON_GetArraySize(get(spec, "selector")) ? from_selector(a, st, s, spec) : from_endpoints(a, st, s);
 }
 
 struct service *assemble_service(const struct assembly *a, const struct store *st, const struct resource *r)

@@ -90,6 +90,13 @@ static void document(void *arg, cJSON *tree, int line)
 	store_put(&r->s->store, r->file, line, tree);
 }
 
+static void broken(void *arg, const struct yaml_error *error)
+{
+	struct reading *r = arg;
+
+	store_keep_file(&r->s->store, r->file, error->line, error->reason);
+}
+
 static int slurp(int dir, const char *name, char **ret, size_t *ret_len)
 {
 	_cleanup_close_ int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -123,8 +130,8 @@ static int slurp(int dir, const char *name, char **ret, size_t *ret_len)
 static void read_file(struct source *s, int dir, const char *name)
 {
 	_cleanup_free_ char *text = NULL, *path = NULL;
+	static const struct yaml_handlers handlers = {document, broken};
 	struct reading r = {.s = s};
-	struct yaml_error error = {0};
 	size_t len = 0;
 	int e = slurp(dir, name, &text, &len);
 
@@ -137,8 +144,8 @@ static void read_file(struct source *s, int dir, const char *name)
 			store_keep_file(&s->store, path, 0, e == -EFBIG ? "file is too large" : strerror(-e));
 		return;
 	}
-	if (yaml_parse(text, len, document, &r, &error) < 0)
-		store_keep_file(&s->store, path, error.line, error.reason);
+	if (yaml_parse(text, len, &handlers, &r) == -ENOMEM)
+		store_keep_file(&s->store, path, 0, "out of memory");
 }
 
 static int is_manifest(const struct dirent *d)

@@ -13,6 +13,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
+/* Field of the dump: an older version counts. */
+#define KEPT "last_good_in_force"
+
 static const char *const state_names[] = {"applied", "warned", "refused", "ignored"};
 
 struct resource *resource_free(struct resource *r)
@@ -38,7 +41,7 @@ static const char *namespace_of(const cJSON *tree, const char *kind)
 {
 	const cJSON *meta = cJSON_GetObjectItemCaseSensitive(tree, "metadata");
 
-	return !strcmp(kind, "Namespace") ? "" : decode_string(meta, "namespace", "default");
+	return !strcmp(kind, "Namespace") || !strcmp(kind, "Node") ? "" : decode_string(meta, "namespace", "default");
 }
 
 void store_begin(struct store *s)
@@ -125,26 +128,70 @@ static void settle(struct store *s, struct resource *r, const char *file, int li
 		say(r);
 }
 
+/* The items of a list such as the API server and kubectl give out; those of a PodList say no kind of their own. */
+static bool put_list(struct store *s, const char *file, int line, const cJSON *tree, const char *kind)
+{
+	const cJSON *items = cJSON_GetObjectItemCaseSensitive(tree, "items"), *i;
+	size_t n = strlen(kind);
+
+	if (n < 4 || strcmp(kind + n - 4, "List") || !cJSON_IsArray(items))
+		return false;
+	cJSON_ArrayForEach(i, items)
+	{
+		_cleanup_free_ char *of = strndup(kind, n - 4);
+		cJSON *item = cJSON_Duplicate(i, true);
+
+		if (of && *of && cJSON_IsObject(item) && !cJSON_GetObjectItemCaseSensitive(item, "kind")) {
+			cJSON_AddStringToObject(item, "kind", of);
+			cJSON_DeleteItemFromObjectCaseSensitive(item, "apiVersion");
+			cJSON_AddStringToObject(item, "apiVersion", decode_string(tree, "apiVersion", ""));
+		}
+		store_put(s, file, i->valueint > 0 && !cJSON_IsNumber(i) ? i->valueint : line, item);
+	}
+	return true;
+}
+
+/* Of what Warren does not use only the name is kept: Secrets are not copied to the state file, nor large CRDs held in memory.
+ * Resources of the mesh are, for the version that will use them. */
+static cJSON *name_only(cJSON *tree)
+{
+	const cJSON *meta = cJSON_GetObjectItemCaseSensitive(tree, "metadata");
+	const char *api = decode_string(tree, "apiVersion", "");
+	cJSON *o, *m;
+
+	if (strstr(api, "istio.io/") || strstr(api, "gateway.networking.k8s.io/"))
+		return tree;
+	o = cJSON_CreateObject();
+	m = cJSON_CreateObject();
+	cJSON_AddStringToObject(o, "apiVersion", api);
+	cJSON_AddStringToObject(o, "kind", decode_string(tree, "kind", ""));
+	cJSON_AddStringToObject(m, "name", decode_string(meta, "name", ""));
+	if (decode_string(meta, "namespace", NULL))
+		cJSON_AddStringToObject(m, "namespace", decode_string(meta, "namespace", ""));
+	cJSON_AddItemToObject(o, "metadata", m);
+	cJSON_Delete(tree);
+	return o;
+}
+
 void store_put(struct store *s, const char *file, int line, cJSON *tree)
 {
-	const cJSON *meta = cJSON_GetObjectItemCaseSensitive(tree, "metadata"), *items, *i;
+	const cJSON *meta = cJSON_GetObjectItemCaseSensitive(tree, "metadata");
 	const char *kind = decode_string(tree, "kind", "?"), *name = decode_string(meta, "name", NULL);
+	_cleanup_free_ char *place = NULL;
+	char *reason = NULL, *key;
 	enum resource_kind k;
-	char *reason = NULL, *key, place[64];
 	struct resource *r;
 	int verdict;
 
-	items = cJSON_GetObjectItemCaseSensitive(tree, "items");
-	if (!strcmp(kind, "List") && cJSON_IsArray(items)) {
-		cJSON_ArrayForEach(i, items)
-			store_put(s, file, i->valueint > 0 ? i->valueint : line, cJSON_Duplicate(i, true));
+	if (put_list(s, file, line, tree, kind)) {
 		cJSON_Delete(tree);
 		return;
 	}
 	verdict = decode_check(tree, &k, &reason);
 	/* A document without a name is known by its place. */
-	snprintf(place, sizeof(place), "line-%d", line);
-	key = resource_key(kind, cJSON_IsObject(tree) ? namespace_of(tree, kind) : "", name ? name : place);
+	if (asprintf(&place, "%s:%d", file, line) < 0)
+		place = NULL;
+	key = !place ? NULL : resource_key(kind, cJSON_IsObject(tree) ? namespace_of(tree, kind) : "", name ? name : place);
 	r = key ? find_or_add(s, key) : NULL;
 	if (!r) {
 		cJSON_Delete(tree);
@@ -165,23 +212,34 @@ void store_put(struct store *s, const char *file, int line, cJSON *tree)
 		cJSON_Delete(tree);
 		return;
 	}
-	settle(s, r, file, line, tree, k, verdict, reason);
+	/* Who wrote which field last: the larger part of many a resource, and nobody's business here. */
+	cJSON_DeleteItemFromObjectCaseSensitive(cJSON_GetObjectItemCaseSensitive(tree, "metadata"), "managedFields");
+	settle(s, r, file, line, verdict == -ENOTSUP ? name_only(tree) : tree, k, verdict, reason);
 }
 
 void store_keep_file(struct store *s, const char *file, int line, const char *reason)
 {
-	struct table_iter it = {0};
 	cJSON *p = cJSON_CreateObject();
-	struct resource *r;
 
-	while ((r = table_next(&s->resources, &it)))
-		if (r->file && !strcmp(r->file, file))
-			r->seen = true;
 	cJSON_AddStringToObject(p, "file", file);
 	cJSON_AddNumberToObject(p, "line", line);
 	cJSON_AddStringToObject(p, "reason", reason);
+	cJSON_AddTrueToObject(p, KEPT);
 	cJSON_AddItemToArray(s->problems, p);
 	log_error("source", "%s:%d: %s; what this file held before stays in force", file, line, reason);
+}
+
+/* Whether a resource that was not seen may be the one in a document that could not be parsed. */
+static bool may_be_broken(const struct store *s, const struct resource *r)
+{
+	const cJSON *p;
+
+	cJSON_ArrayForEach(p, s->problems)
+	{
+		if (r->file && cJSON_GetObjectItemCaseSensitive(p, KEPT) && !strcmp(decode_string(p, "file", ""), r->file))
+			return true;
+	}
+	return false;
 }
 
 void store_end(struct store *s)
@@ -190,7 +248,7 @@ void store_end(struct store *s)
 	struct resource *r;
 
 	while ((r = table_next(&s->resources, &it))) {
-		if (r->seen)
+		if (r->seen || may_be_broken(s, r))
 			continue;
 		s->changed = true;
 		table_del(&s->resources, r->key, strlen(r->key));
@@ -347,7 +405,7 @@ cJSON *store_dump(const struct store *s)
 		if (r->reason)
 			cJSON_AddStringToObject(o, "reason", r->reason);
 		if (r->state == RESOURCE_REFUSED)
-			cJSON_AddBoolToObject(o, "last_good_in_force", r->tree != NULL);
+			cJSON_AddBoolToObject(o, KEPT, r->tree != NULL);
 		cJSON_AddItemToArray(array, o);
 	}
 	cJSON_ArrayForEach(i, s->problems)

@@ -9,12 +9,12 @@ struct store {
 	bool changed;
 };
 
-/* A read of the folder: begin, one store_put for each document, store_keep_file for each file that broke off, end (which drops what
- * was not seen). */
+/* A read of the folder: begin, one store_put for each document, store_keep_file for each that could not be parsed and each file
+ * that could not be read, end (which drops what was not seen). */
 void store_begin(struct store *s);
 /* Takes over `tree`. */
 void store_put(struct store *s, const char *file, int line, cJSON *tree);
-/* The rest of this file could not be read: what it held before stays. */
+/* Something in this file could not be read: what it held before, and is not seen again elsewhere, stays. */
 void store_keep_file(struct store *s, const char *file, int line, const char *reason);
 void store_end(struct store *s);
 void store_done(struct store *s);

@@ -61,8 +61,8 @@ static bool is_ready(const cJSON *status)
 	const cJSON *conditions = get(status, "conditions"), *c;
 
 	/* A manifest without status is one that a person wrote: it means a pod that runs. */
-	if (!cJSON_IsArray(conditions))
-		return true;
+	if (!cJSON_GetArraySize(conditions))
+		return !strcmp(decode_string(status, "phase", "Running"), "Running");
 	cJSON_ArrayForEach(c, conditions)
 	{
 		if (!strcmp(decode_string(c, "type", ""), "Ready"))
@@ -176,6 +176,20 @@ static void owner(struct workload *w, const cJSON *tree)
 	w->workload_name = n ? strndup(name, n) : strdup(w->name);
 }
 
+/* A node's place in the world, by the labels that Kubernetes gives it. */
+static int locality(struct workload *w, const struct store *s)
+{
+	_cleanup_free_ char *key = *w->node ? resource_key("Node", "", w->node) : NULL;
+	const struct resource *node = key ? table_get_str(&s->resources, key) : NULL;
+	const cJSON *labels = decode_labels(node ? node->tree : NULL);
+	const char *region = decode_string(labels, "topology.kubernetes.io/region", ""),
+		   *zone = decode_string(labels, "topology.kubernetes.io/zone", "");
+
+	w->region = *region ? strdup(region) : NULL;
+	w->zone = *zone ? strdup(zone) : NULL;
+	return (*w->node && !key) || (*region && !w->region) || (*zone && !w->zone) ? -ENOMEM : 0;
+}
+
 static bool complete(const struct workload *w)
 {
 	return w->uid && w->name && w->namespace_ && w->service_account && w->node && w->network &&
@@ -201,12 +215,14 @@ struct workload *assemble_workload(const struct assembly *a, const struct store 
 	const cJSON *labels = decode_labels(pod->tree);
 	const char *phase = decode_string(status, "phase", "");
 	const char *netns = decode_annotation(pod->tree, "warren.dev/netns");
-	const char *account = decode_string(spec, "serviceAccountName", "default"), *td = a->cfg.trust_domain;
+	const char *account = decode_string(spec, "serviceAccountName", ""), *td = a->cfg.trust_domain;
 	struct workload *w = workload_new();
 	int labelled = in_mesh(s, pod);
 
 	if (!w || labelled < 0)
 		return workload_unref(w);
+	if (!*account)
+		account = "default";
 	w->name = strdup(pod->name);
 	w->namespace_ = strdup(pod->namespace_);
 	w->service_account = strdup(account);
@@ -222,7 +238,7 @@ struct workload *assemble_workload(const struct assembly *a, const struct store 
 		owner(w, pod->tree);
 	w->canonical_name = strdup(label(labels, names, w->workload_name ? w->workload_name : ""));
 	w->canonical_revision = strdup(label(labels, revisions, "latest"));
-	if (!complete(w) || (netns && !w->netns_path))
+	if (!complete(w) || (netns && !w->netns_path) || locality(w, s))
 		return workload_unref(w);
 	w->host_network = cJSON_IsTrue(get(spec, "hostNetwork"));
 	w->has_sidecar = has_sidecar(pod->tree);

@@ -7,17 +7,24 @@
 #include <cjson/cJSON.h>
 #include <stddef.h>
 
-#define YAML_FILE_MAX (4 * 1024 * 1024)
+/* Room for a thousand pods as `kubectl get -o yaml` writes them, managedFields and all. */
+#define YAML_FILE_MAX (16 * 1024 * 1024)
 #define YAML_DEPTH_MAX 64
-#define YAML_NODES_MAX 200000
+#define YAML_NODES_MAX 1000000
+#define YAML_ANCHORS_MAX 256
 
 struct yaml_error {
 	int line;
 	char reason[200];
 };
 
-/* Parses all documents of a text (JSON is a subset of YAML). `doc` receives each tree (owned by the callee) in order; empty documents
- * are left out. 0, or -EINVAL at the first that cannot be parsed: *ret_error says where; what follows it is not read.
- * Aliases are refused: Kubernetes manifests do without, and they are how small files become large trees. */
-int yaml_parse(const char *text, size_t len, void (*doc)(void *arg, cJSON *tree, int line), void *arg,
-	       struct yaml_error *ret_error);
+struct yaml_handlers {
+	/* Each tree in order, owned by the callee; empty documents are left out. */
+	void (*document)(void *arg, cJSON *tree, int line);
+	/* A document that cannot be parsed: where and why. Those behind it are read all the same. */
+	void (*broken)(void *arg, const struct yaml_error *error);
+};
+
+/* Parses all documents of a text (JSON is a subset of YAML). 0, -EINVAL when one was broken, or -ENOMEM.
+ * Aliases and merge keys are resolved into copies that count against the limits: a small file does not become a large tree. */
+int yaml_parse(const char *text, size_t len, const struct yaml_handlers *to, void *arg);

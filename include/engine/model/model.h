@@ -22,6 +22,7 @@ struct workload {
 	char *identity; /* spiffe://<td>/ns/<ns>/sa/<sa>: the exact name a peer must present */
 	char *canonical_name, *canonical_revision;
 	char *workload_name, *workload_type; /* type: deployment, cronjob, job, pod */
+	char *region, *zone; /* of its node; NULL when not known */
 	char *netns_path; /* annotation warren.dev/netns; NULL when absent */
 	struct ip_addr *addrs;
 	size_t n_addrs;

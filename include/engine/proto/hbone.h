@@ -10,11 +10,16 @@
 #define HBONE_BAGGAGE_MAX 768
 #define HBONE_FORWARDED_MAX 400
 #define HBONE_TRACEPARENT_LEN 55
+/* One value of baggage: a namespace, a label's value. */
+#define HBONE_LABEL_MAX 253
 
-/* Writes the source's baggage: k8s.cluster.name, k8s.namespace.name, k8s.<type>.name, service.name, service.version; empty
- * values are left out, and characters that would break the list (comma, semicolon, equals, controls) end the value.
- * Returns the length, without the NUL. */
+/* Writes the source's baggage: k8s.cluster.name, k8s.namespace.name, k8s.<type>.name, service.name, service.version,
+ * cloud.region, cloud.availability_zone; empty values are left out, and characters that would break the list (comma,
+ * semicolon, equals, controls) end the value. Returns the length, without the NUL. */
 size_t hbone_baggage(const struct workload *w, char buf[HBONE_BAGGAGE_MAX]);
+/* What a peer's baggage says of it: cluster, namespace, canonical name (also as name) and revision. Only values that a label
+ * could hold are taken. Counted; NULL when it says nothing. For logs, never for a decision. */
+struct workload *hbone_baggage_parse(const char *text);
 /* for="<client ip:port>" and ;host=<service host> when host is not NULL. Returns the length. */
 size_t hbone_forwarded(const struct ip_port *client, const char *host, char buf[HBONE_FORWARDED_MAX]);
 /* 00-<32 hex>-<16 hex>-00 from 24 random bytes; buf holds 56 bytes. */
