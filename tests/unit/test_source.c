@@ -711,7 +711,7 @@ static void what_is_not_used_is_not_kept(void **state)
 	assert_int_equal(resource("?//m.yaml:11")->state, RESOURCE_REFUSED);
 	assert_int_equal(resource("Job/default/m.yaml:13")->state, RESOURCE_IGNORED);
 	close(fd);
-	assert_int_equal(store_save(&store, path), 0);
+	assert_int_equal(store_save(&store, path, "dir:/a"), 0);
 	fd = open(path, O_RDONLY);
 	assert_true(read(fd, text, sizeof(text) - 1) > 0);
 	assert_null(strstr(text, "hunter2"));
