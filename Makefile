@@ -13,7 +13,8 @@ CC ?= gcc
 CLANG := $(firstword $(shell command -v clang clang-19 clang-18 clang-17 clang-16 clang-15 clang-14 2>/dev/null) clang-14)
 LLVM_STRIP := $(firstword $(shell command -v llvm-strip llvm-strip-19 llvm-strip-18 llvm-strip-17 llvm-strip-16 llvm-strip-15 llvm-strip-14 2>/dev/null) llvm-strip-14)
 CLANG_FORMAT := $(firstword $(shell command -v clang-format-14 clang-format 2>/dev/null))
-BPFTOOL := $(firstword $(wildcard /usr/sbin/bpftool /usr/local/sbin/bpftool) bpftool)
+# Ubuntu's /usr/sbin/bpftool only looks for the one of the running kernel, which a container does not have.
+BPFTOOL := $(firstword $(wildcard /usr/lib/linux-tools/*/bpftool /usr/sbin/bpftool /usr/local/sbin/bpftool) bpftool)
 PYTHON := /usr/bin/python3
 PREFIX ?= /usr/local
 
