@@ -101,14 +101,9 @@ static void reply(struct admin_call *c, cJSON *answer)
 		call_free(c);
 		return;
 	}
+	c->out = text;
 	c->out_len = strlen(text);
-	c->out = realloc(text, c->out_len + 2);
-	if (!c->out) {
-		free(text);
-		call_free(c);
-		return;
-	}
-	c->out[c->out_len++] = '\n';
+	c->out[c->out_len++] = '\n'; /* where the terminator was */
 	send_out(c);
 }
 
