@@ -21,7 +21,8 @@ PREFIX ?= /usr/local
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wvla -Werror
 CPPFLAGS += -D_GNU_SOURCE -Iinclude -I. -I$(B)
 CFLAGS ?= -O2 -g
-HARDEN := -fstack-protector-strong $(if $(SAN),,-D_FORTIFY_SOURCE=2) -fPIE
+# Undefined first: Ubuntu's gcc defines level 3 by itself, and a redefinition is an error here.
+HARDEN := -fstack-protector-strong -U_FORTIFY_SOURCE $(if $(SAN),,-D_FORTIFY_SOURCE=2) -fPIE
 ALL_CFLAGS = -std=gnu11 $(WARN) $(HARDEN) $(CFLAGS) $(SAN_FLAGS) $(LLHTTP_CFLAGS)
 comma := ,
 SAN_FLAGS := $(if $(filter address,$(SAN)),-fsanitize=address$(comma)undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer,$(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer))
