@@ -5,6 +5,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -33,10 +34,10 @@ def setup():
 class Result:
     """One run of the tool: its exit code, what it wrote, how long it took and how much memory it had."""
 
-    def __init__(self, args, stdout=None, preexec=None):
+    def __init__(self, args, stdout=None, preexec=None, tool=CTL):
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             start = time.monotonic()
-            p = subprocess.Popen([CTL, *args], stdout=out if stdout is None else stdout, stderr=err, stdin=subprocess.DEVNULL, preexec_fn=preexec)
+            p = subprocess.Popen([tool, *args], stdout=out if stdout is None else stdout, stderr=err, stdin=subprocess.DEVNULL, preexec_fn=preexec)
             _, status, usage = os.wait4(p.pid, 0)
             p.returncode = self.code = os.waitstatus_to_exitcode(status)
             self.seconds, self.mib = time.monotonic() - start, usage.ru_maxrss / 1024
@@ -52,6 +53,13 @@ class Result:
 
 def ctl(m, *args, node=1, **kw):
     return Result(["--run-dir=" + m.run_dir, "--node=" + m.agents[node].name, *args], **kw)
+
+
+def as_nobody(m, *args):
+    """A run without privileges, of a copy: the build may be in root's home, which nobody else may enter."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        return ctl(m, *args, tool=shutil.copy(CTL, folder), preexec=lambda: os.setuid(65534))
 
 
 def commands():
@@ -222,14 +230,14 @@ def test_without_an_agent(m):
         check(r.code == NOT_SO and "nobody" in r.err and one_line(r.err), "no such pod in the pins", r)
         r = Result(["--run-dir=" + m.run_dir, "--node=nowhere", "bpf", "show"])
         check(r.code == NO_AGENT and "nowhere" in r.err and one_line(r.err), "a node without pins", r)
-        r = ctl(m, "status", preexec=lambda: os.setuid(65534))
+        r = as_nobody(m, "status")
         check(r.code in (NO_AGENT, MISSING) and one_line(r.err), "as nobody", r)
         r = ctl(m, "-p", "pod", "release", "--all")
         check(r.code == OK and json.loads(r.out) == {"pods": 1} and not pinned(m, 1, "in"), "released from the pins", r)
         check(ctl(m, "pod", "list").out == "none\n", "none is left", ctl(m, "pod", "list"))
     finally:
         m.agents[1].start()
-    r = ctl(m, "status", preexec=lambda: os.setuid(65534))
+    r = as_nobody(m, "status")
     check(r.code == MISSING and "root" in r.err and one_line(r.err), "an agent, but not for nobody", r)
 
 
