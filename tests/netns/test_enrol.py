@@ -343,7 +343,7 @@ def test_refused_node_namespace(m):
 
 
 def test_refused_without_a_namespace(m):
-    """Nobody serves it: this node's pods reach it at once, as one without a label, and not by a tunnel in vain."""
+    """A mistake closes the way to a labelled pod, it never opens one in plaintext."""
     p = m.pod("nowhere", 1)
     d = p.manifest()
     del d["metadata"]["annotations"]["warren.dev/netns"]
@@ -351,8 +351,17 @@ def test_refused_without_a_namespace(m):
     refusal(m, "nowhere", ["annotation"], d)
     m.write("pod-nowhere.yaml", d)
     eventually(lambda: states(m.agents[1]).get("nowhere"), 5, "known")
-    r = m.pods["client"].traffic("ping", p.ip, 7, 3, 8)
-    check(r["ok"] and r["seconds"] < 1, "reached", r)
+    c = m.capture_on(p.netns, "eth0", "tcp")
+    s = m.pods["client"].connect(p.ip, 7)
+    try:
+        s.sendall(b"secret")
+        got = s.recv(1)
+    except OSError as e:
+        got = e.errno
+    s.close()
+    c.stop()
+    check(got == errno.ECONNRESET, "reset at the deadline", got)
+    check(all(q[3] == 15008 or q[2] == 15008 for q in c.tcp()), "nothing but tries of a tunnel reached it", c.tcp()[:5])
     m.write_pod(p)
     eventually(lambda: is_enrolled(m.agents[1], "nowhere"), 5, "put right: enrolled")
     check(not alarms(m, "nowhere"), "and the alarm is over", alarms(m, "nowhere"))
