@@ -69,6 +69,10 @@ struct column {
 void table_print(const cJSON *array, const struct column *columns, int n);
 const char *field_text(const cJSON *item, const struct column *col, char *buf, int size);
 
+/* --- status.c: `status show` and `config list` as text --- */
+void status_print(const cJSON *status);
+void resources_print(cJSON *resources);
+
 /* --- bpf.c: `bpf show` as text --- */
 void bpf_print(const cJSON *dump);
 
