@@ -316,6 +316,9 @@ static int help(const char *object)
 	       "  -j, --json       JSON            -p, --pretty     JSON, indented\n"
 	       "  -n, --node NAME  which node      --run-dir PATH   default /run/warren\n"
 	       "  -V, --version    -h, --help      --pin-dir PATH   default /sys/fs/bpf\n\n"
+	       "WARREN_NODE, WARREN_RUN_DIR and WARREN_PIN_DIR stand for an option that is not given. When no\n"
+	       "node is named it is the one under the run directory that has an agent, or else pins.\n"
+	       "Without an agent `pod release --all` also removes what the node itself has in the kernel.\n\n"
 	       "Exit: 0 ok, 1 not so or not up, 2 usage, 3 no agent, 4 the agent refused, 5 privilege or kernel\n"
 	       "feature missing, 6 no usable answer from the agent within 10 s, or the output cannot be written.\n"
 	       "An error is one line on stderr, with -j and -p {\"error\": TEXT} on stdout.\n");
@@ -447,9 +450,19 @@ static int options(struct ctl *c, int argc, char **argv, int *ret_code)
 	return n;
 }
 
+/* An empty variable is an unset one, as in the shell's ${NAME:-...}. */
+static const char *environment(const char *name, const char *fallback)
+{
+	const char *value = getenv(name);
+
+	return value && *value ? value : fallback;
+}
+
 int main(int argc, char **argv)
 {
-	struct ctl c = {.run_dir = "/run/warren"};
+	struct ctl c = {.run_dir = environment("WARREN_RUN_DIR", "/run/warren"),
+			.pin_dir = environment("WARREN_PIN_DIR", NULL),
+			.node = environment("WARREN_NODE", NULL)};
 	int code = CTL_OK, n;
 
 	ctl_keep_standard();
