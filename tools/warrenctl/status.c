@@ -25,7 +25,8 @@ static void print_names(const cJSON *list, const char *before)
 
 	cJSON_ArrayForEach(i, list)
 	{
-		printf("%s%s %s", i == list->child ? before : ",", i == list->child ? ":" : "", text_of(i, "name"));
+		printf("%s%s %s", i == list->child ? before : ",", i == list->child ? ":" : "",
+		       text_of(i, "name"));
 	}
 	if (cJSON_GetArraySize(list))
 		printf("\n");

@@ -164,8 +164,8 @@ static bool put_list(struct store *s, const char *file, int line, const cJSON *t
 	return true;
 }
 
-/* Of what Warren does not use only the name is kept: Secrets are not copied to the state file, nor large CRDs held in memory.
- * Resources of the mesh are kept whole, for the version that will use them. */
+/* Of what Warren does not use only the name is kept: Secrets are not copied to the state file, nor large CRDs
+ * held in memory. Resources of the mesh are kept whole, for the version that will use them. */
 static cJSON *name_only(cJSON *tree)
 {
 	const cJSON *meta = cJSON_GetObjectItemCaseSensitive(tree, "metadata");
@@ -230,14 +230,15 @@ void store_put(struct store *s, const char *file, int line, cJSON *tree)
 	/* A document without a name is known by its place. */
 	if (asprintf(&place, "%s:%d", file, line) < 0)
 		place = NULL;
-	key = !place ? NULL :
-		       resource_key(*names.kind ? names.kind : "?", names.namespace_,
+	key = !place ? NULL
+		     : resource_key(*names.kind ? names.kind : "?", names.namespace_,
 				    *names.name ? names.name : place);
 	r = key ? find_or_add(s, key, &names) : NULL;
 	if (r && !r->seen) {
-		/* Who wrote which field last: the larger part of many a resource, and nobody's business here. */
-		cJSON_DeleteItemFromObjectCaseSensitive(
-			cJSON_GetObjectItemCaseSensitive(tree, "metadata"), "managedFields");
+		/* Who wrote which field last: the larger part of many a resource, and nobody's business here.
+		 */
+		cJSON_DeleteItemFromObjectCaseSensitive(cJSON_GetObjectItemCaseSensitive(tree, "metadata"),
+							"managedFields");
 		settle(s, r, file, line, verdict == -ENOTSUP ? name_only(tree) : tree, k, verdict, reason);
 		return;
 	}
