@@ -60,11 +60,17 @@ help: ## this list
 deps: ## install the distribution's packages that are missing (needs root)
 	$(Q)tests/lib/deps.sh
 
-demo: all test-programs ## two nodes, four pods, real traffic: what happened, in one screen
-	$(Q)$(PYTHON) tests/lib/demo.py
+# -s: what is up to date need not be said before the one screen.
+demo: deps ## two nodes, four pods, real traffic: what happened, in one screen
+	$(Q)$(MAKE) $(if $(V),,-s) --no-print-directory demo-programs
+	$(Q)env WR_BUILD=$(B) $(PYTHON) tests/lib/demo.py
 
-demo-shell: all test-programs ## the same, left running for a look around
-	$(Q)$(PYTHON) tests/lib/demo.py --shell
+demo-shell: deps ## the same, left running with a shell inside
+	$(Q)$(MAKE) $(if $(V),,-s) --no-print-directory demo-programs
+	$(Q)env WR_BUILD=$(B) $(PYTHON) tests/lib/demo.py --shell
+
+.PHONY: demo-programs
+demo-programs: $(BINARIES) $(B)/tests/traffic
 
 test: all ## everything: unit, BPF, end to end, interoperability
 	$(Q)$(MAKE) --no-print-directory test-programs check

@@ -9,6 +9,10 @@
 #include <cjson/cJSON.h>
 #include <string.h>
 
+/* What a screen of `status` has room for. */
+#define STATUS_REFUSED_MAX 10
+#define STATUS_NAMES_MAX 3
+
 static cJSON *counters(void)
 {
 	cJSON *o = cJSON_CreateObject();
@@ -22,22 +26,57 @@ static cJSON *counters(void)
 	return o;
 }
 
-/* Resources are listed by `config dump`: here only how many there are in each state. */
+static const char *text_of(const cJSON *o, const char *name)
+{
+	const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(o, name));
+
+	return text ? text : "";
+}
+
+/* People write policy to be protected by it: that it is not, is not for a list that nobody opens. */
+static void alarm_not_enforced(cJSON *alarms, const cJSON *resources)
+{
+	char text[1024] = "NOT ENFORCED:";
+	size_t len = strlen(text);
+	int count = 0;
+	const cJSON *i;
+
+	cJSON_ArrayForEach(i, resources)
+	{
+		if (strcmp(text_of(i, "state"), "not enforced"))
+			continue;
+		if (count++ < STATUS_NAMES_MAX && len < sizeof(text))
+			len += (size_t)snprintf(text + len, sizeof(text) - len, "%s %.64s %.64s/%.64s",
+						count > 1 ? "," : "", text_of(i, "kind"),
+						text_of(i, "namespace"), text_of(i, "name"));
+	}
+	if (count > STATUS_NAMES_MAX && len < sizeof(text))
+		snprintf(text + len, sizeof(text) - len, " and %d more", count - STATUS_NAMES_MAX);
+	if (count)
+		cJSON_AddItemToArray(alarms, cJSON_CreateString(text));
+}
+
+/* Resources are listed by `config list`: here only how many there are in each state, and the first that are
+ * refused. */
 static void add_source(cJSON *o, struct node *n)
 {
 	cJSON *dump = source_dump(n->source), *list = cJSON_DetachItemFromObject(dump, "resources"), *i;
 	cJSON *states = cJSON_AddObjectToObject(dump, "resources");
+	cJSON *refused = cJSON_AddArrayToObject(dump, "refused");
 
 	cJSON_ArrayForEach(i, list)
 	{
-		const char *state = cJSON_GetStringValue(cJSON_GetObjectItem(i, "state"));
-		cJSON *have = state ? cJSON_GetObjectItem(states, state) : NULL;
+		const char *state = text_of(i, "state");
+		cJSON *have = cJSON_GetObjectItemCaseSensitive(states, state);
 
 		if (have)
 			cJSON_SetNumberValue(have, have->valuedouble + 1);
-		else if (state)
+		else
 			cJSON_AddNumberToObject(states, state, 1);
+		if (!strcmp(state, "refused") && cJSON_GetArraySize(refused) < STATUS_REFUSED_MAX)
+			cJSON_AddItemToArray(refused, cJSON_Duplicate(i, true));
 	}
+	alarm_not_enforced(cJSON_GetObjectItemCaseSensitive(o, "alarms"), list);
 	cJSON_Delete(list);
 	cJSON_AddItemToObject(o, "source", dump);
 }
@@ -268,6 +307,14 @@ static void bpf_show(void *arg, struct admin_call *c)
 	admin_reply(c, o);
 }
 
+static void config_list(void *arg, struct admin_call *c)
+{
+	cJSON *dump = source_dump(((struct node *)arg)->source);
+
+	admin_reply(c, cJSON_DetachItemFromObjectCaseSensitive(dump, "resources"));
+	cJSON_Delete(dump);
+}
+
 static void config_dump(void *arg, struct admin_call *c)
 {
 	struct node *n = arg;
@@ -384,6 +431,7 @@ int node_register_commands(struct node *n)
 		{"tunnel list", tunnel_list},
 		{"certificate list", certificate_list},
 		{"bpf show", bpf_show},
+		{"config list", config_list},
 		{"config dump", config_dump},
 		{"log level", log_level},
 		{"pod release", pod_release},

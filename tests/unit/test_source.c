@@ -232,7 +232,7 @@ static void what_is_unknown_warns_or_is_ignored(void **state)
 	assert_int_equal(resource("Service/shop/web")->state, RESOURCE_WARNED);
 	assert_int_equal(to("10.96.0.1", 80).reason, WR_REASON_NO_ENDPOINT);
 	reload("apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: shop}\n");
-	assert_int_equal(resource("AuthorizationPolicy/shop/p")->state, RESOURCE_IGNORED);
+	assert_int_equal(resource("AuthorizationPolicy/shop/p")->state, RESOURCE_NOT_ENFORCED);
 	assert_non_null(strstr(resource("AuthorizationPolicy/shop/p")->reason, "NOT ENFORCED"));
 }
 

@@ -4,6 +4,7 @@
  * something else or be of another version, so time, size and memory of an answer are bounded. Called by main.c.
  */
 #include "ctl.h"
+#include "abi/marks.h"
 #include "engine/base/cleanup.h"
 #include "engine/base/clock.h"
 
@@ -19,57 +20,150 @@
 /* From connecting to the answer's last byte. */
 #define ANSWER_MS 10000
 
-static int several_or_none(struct ctl *c, int found, const char *names, int error)
+/* --- which node --- */
+
+static int socket_address(const struct ctl *c, const char *node, struct sockaddr_un *ret)
 {
-	if (found)
-		return ctl_error(c, CTL_USAGE, "several nodes under %s:%s; name one with --node", c->run_dir,
-				 names);
-	if (error == EACCES)
-		return ctl_error(c, CTL_MISSING, "%s: %s; try as root", c->run_dir, strerror(error));
-	return ctl_error(c, CTL_NO_AGENT, "no agent has run here: %s holds no node; is --run-dir right?",
-			 c->run_dir);
+	int n;
+
+	*ret = (struct sockaddr_un){.sun_family = AF_UNIX};
+	n = snprintf(ret->sun_path, sizeof(ret->sun_path), "%s/%s/agent.sock", c->run_dir, node);
+	return n < (int)sizeof(ret->sun_path) ? 0 : -ENAMETOOLONG;
+}
+
+/* Whether somebody listens there. What may not be asked counts: the call itself will say why. */
+static bool has_agent(const struct ctl *c, const char *node)
+{
+	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	struct sockaddr_un un;
+
+	if (fd < 0 || socket_address(c, node, &un) < 0)
+		return false;
+	return !connect(fd, (struct sockaddr *)&un, sizeof(un)) || errno == EAGAIN || errno == EACCES ||
+	       errno == EPERM;
+}
+
+void client_pin_path(const struct ctl *c, const char *node, char *buf, size_t size)
+{
+	int n = snprintf(buf, size, "%s/" WR_PIN_ROOT "/", c->pin_dir ? c->pin_dir : "/sys/fs/bpf");
+
+	if (n < 0 || (size_t)n >= size)
+		return;
+	snprintf(buf + n, size - (size_t)n, "%s", node);
+	/* As the capture names it: bpffs has no dots. */
+	for (char *p = buf + n; *p; p++)
+		*p = *p == '.' ? ':' : *p;
+}
+
+static bool has_pins(const struct ctl *c, const char *node)
+{
+	char path[4096];
+
+	client_pin_path(c, node, path, sizeof(path));
+	return access(path, F_OK) == 0 || errno == EACCES;
+}
+
+/* The nodes under the run directory, and those of them that qualify; `name` is the last of these. */
+struct search {
+	int nodes, found;
+	char name[256], names[512];
+};
+
+static void consider(struct search *s, const char *name, bool qualifies)
+{
+	size_t len = strlen(s->names);
+
+	s->nodes++;
+	if (!qualifies)
+		return;
+	s->found++;
+	snprintf(s->name, sizeof(s->name), "%s", name);
+	snprintf(s->names + len, sizeof(s->names) - len, " %s", name);
+}
+
+/* 0, or the errno of a folder that cannot be read. */
+static int search(const struct ctl *c, bool (*qualifies)(const struct ctl *c, const char *node),
+		  struct search *ret)
+{
+	DIR *dir = opendir(c->run_dir);
+	struct dirent *d;
+
+	*ret = (struct search){0};
+	if (!dir)
+		return errno;
+	while ((d = readdir(dir)))
+		if (d->d_name[0] != '.')
+			consider(ret, d->d_name, !qualifies || qualifies(c, d->d_name));
+	closedir(dir);
+	return 0;
+}
+
+static int choose(struct ctl *c, const struct search *s)
+{
+	memcpy(c->node_buf, s->name, sizeof(c->node_buf));
+	c->node = c->node_buf;
+	return CTL_OK;
+}
+
+static int several(struct ctl *c, const struct search *s, const char *what)
+{
+	return ctl_error(c, CTL_USAGE, "several nodes under %s %s:%s; name one with --node", c->run_dir, what,
+			 s->names);
 }
 
 int client_find_node(struct ctl *c)
 {
-	char names[512] = "";
-	struct dirent *d;
-	size_t len = 0;
-	int found = 0, error;
-	DIR *dir;
+	struct search s;
+	int error;
 
 	/* The name becomes a folder's. */
 	if (c->node && (!*c->node || *c->node == '.' || strchr(c->node, '/')))
-		return ctl_error(c, CTL_USAGE, "--node: '%s' is no node's name", c->node);
+		return ctl_error(c, CTL_USAGE, "--node or WARREN_NODE: '%s' is no node's name", c->node);
 	if (c->node)
 		return CTL_OK;
-	dir = opendir(c->run_dir);
-	error = errno;
-	while (dir && (d = readdir(dir))) {
-		if (d->d_name[0] == '.')
-			continue;
-		found++;
-		snprintf(c->node_buf, sizeof(c->node_buf), "%s", d->d_name);
-		if (len < sizeof(names))
-			len += (size_t)snprintf(names + len, sizeof(names) - len, " %s", d->d_name);
-	}
-	if (dir)
-		closedir(dir);
-	if (found != 1)
-		return several_or_none(c, found, names, dir ? 0 : error);
-	c->node = c->node_buf;
-	return CTL_OK;
+	error = search(c, has_agent, &s);
+	if (error == EACCES)
+		return ctl_error(c, CTL_MISSING, "%s: %s; try as root", c->run_dir, strerror(error));
+	if (!s.nodes)
+		return ctl_error(c, CTL_NO_AGENT,
+				 "no agent has run here: %s holds no node; is --run-dir right?", c->run_dir);
+	if (s.found > 1)
+		return several(c, &s, "have an agent");
+	if (s.found)
+		return choose(c, &s);
+	(void)search(c, NULL, &s);
+	if (s.nodes == 1)
+		return choose(c, &s);
+	return ctl_error(c, CTL_NO_AGENT, "none of the nodes under %s has an agent:%s", c->run_dir, s.names);
 }
+
+int client_find_pins(struct ctl *c)
+{
+	int r = client_find_node(c);
+	struct search s;
+
+	if (r != CTL_NO_AGENT || search(c, has_pins, &s) || !s.found)
+		return r;
+	if (s.found > 1)
+		return several(c, &s, "have pins and no agent");
+	ctl_error(c, r, "of %d nodes under %s none has an agent", s.nodes, c->run_dir);
+	r = choose(c, &s);
+	snprintf(s.names, sizeof(s.names), "taking node %.255s, the only one with pins", c->node);
+	text_clean(s.names);
+	ctl_remark(c, s.names);
+	return r;
+}
+
+/* --- the call --- */
 
 /* Both directions get the whole time: a full backlog blocks connect() as an unread buffer blocks send(). */
 static int dial(struct ctl *c, int *ret)
 {
 	_cleanup_close_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	struct timeval limit = {.tv_sec = ANSWER_MS / 1000};
-	struct sockaddr_un un = {.sun_family = AF_UNIX};
-	int n = snprintf(un.sun_path, sizeof(un.sun_path), "%s/%s/agent.sock", c->run_dir, c->node);
+	struct sockaddr_un un;
 
-	if (n >= (int)sizeof(un.sun_path))
+	if (socket_address(c, c->node, &un) < 0)
 		return ctl_error(c, CTL_USAGE, "--run-dir: the socket's path is longer than the %zu bytes of one",
 				 sizeof(un.sun_path) - 1);
 	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) < 0)

@@ -58,8 +58,14 @@ const cJSON *member(const cJSON *o, const char *name);
 /* CTL_OK with *ret the result (to be deleted), which is an array or an object as `type` (cJSON_Array,
  * cJSON_Object) says; or a code with the reason remembered. Takes args over. */
 int client_call(struct ctl *c, const char *command, cJSON *args, int type, cJSON **ret);
-/* Finds the only node under the run directory when none was named. */
+/* When none was named: the only node under the run directory whose agent takes calls, or else the only one
+ * there is. CTL_NO_AGENT when several are there and none has an agent. */
 int client_find_node(struct ctl *c);
+/* The folder of a node's pins. */
+void client_pin_path(const struct ctl *c, const char *node, char *buf, size_t size);
+/* As above for what needs pins in place of an agent: of several nodes without one it is the only one that has
+ * pins, which a remark names. */
+int client_find_pins(struct ctl *c);
 
 /* --- table.c: rows of text with aligned columns --- */
 struct column {
@@ -69,6 +75,10 @@ struct column {
 void table_print(const cJSON *array, const struct column *columns, int n);
 const char *field_text(const cJSON *item, const struct column *col, char *buf, int size);
 
+/* --- status.c: `status show` and `config list` as text --- */
+void status_print(const cJSON *status);
+void resources_print(cJSON *resources);
+
 /* --- bpf.c: `bpf show` as text --- */
 void bpf_print(const cJSON *dump);
 
@@ -76,4 +86,11 @@ void bpf_print(const cJSON *dump);
 int local_doctor(struct ctl *c);
 int local_pods(struct ctl *c, cJSON **ret);
 int local_bpf(struct ctl *c, cJSON **ret);
+/* name NULL: every pod, and once none is left what the node itself keeps in the kernel. */
 int local_release(struct ctl *c, const char *name);
+
+/* --- unpin.c --- */
+
+/* Removes the pins of c's node, which captures no pod and has no agent, and adds to `removed` what they were.
+ * A code with the reason remembered, also when only a part went. */
+int unpin_node(struct ctl *c, cJSON *removed);

@@ -20,7 +20,9 @@ int local_doctor(struct ctl *c)
 	if (!probe)
 		return ctl_error(c, CTL_BROKEN, "out of memory");
 	cJSON_ArrayForEach(i, probe)
+	{
 		missing |= !is_true(i, "present") && is_true(i, "required");
+	}
 	if (!ctl_print_json(c, probe)) {
 		static const struct column columns[] = {
 			{"FEATURE", "name", AS_TEXT}, {"PRESENT", "present", AS_TEXT}, {"NEEDED FOR", "needed_for", AS_TEXT}};
@@ -36,7 +38,7 @@ int local_doctor(struct ctl *c)
 static int open_pins(struct ctl *c, struct capture **ret)
 {
 	_cleanup_free_ char *error = NULL;
-	int r = client_find_node(c);
+	int r = client_find_pins(c);
 
 	if (r)
 		return r;
@@ -110,18 +112,18 @@ static int open_recorded(const struct capture_leftover *l)
 	return take_fd(fd);
 }
 
-int local_release(struct ctl *c, const char *name)
+/* Takes the pods of that name out of capture: how many there were, or -errno; *ret_left is how many others
+ * stay. */
+static int detach(const struct ctl *c, struct capture *cap, const char *name, size_t *ret_left)
 {
 	struct capture_leftover *left = NULL;
-	struct capture *cap = NULL;
-	int r = open_pins(c, &cap), count = 0, failed = 0;
+	int r, count = 0, failed = 0;
 	size_t n = 0;
-	cJSON *o;
 
-	if (r)
-		return r;
 	r = capture_leftovers(cap, &left, &n);
-	for (size_t i = 0; r >= 0 && i < n; i++) {
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < n; i++) {
 		int fd, e;
 
 		if (!named(left[i].uid, name))
@@ -137,14 +139,48 @@ int local_release(struct ctl *c, const char *name)
 			printf("%s: %s\n", left[i].uid, e < 0 ? strerror(-e) : "out of capture");
 	}
 	free(left);
+	*ret_left = n - (size_t)count;
+	return failed ? failed : count;
+}
+
+static void print_released(const struct ctl *c, int count, cJSON *removed)
+{
+	cJSON *o = cJSON_CreateObject(), *i;
+
+	cJSON_AddNumberToObject(o, "pods", count);
+	if (removed)
+		cJSON_AddItemToObject(o, "removed", removed);
+	if (!ctl_print_json(c, o))
+		cJSON_ArrayForEach(i, removed)
+		{
+			printf("removed: %s\n", cJSON_GetStringValue(i));
+		}
+	cJSON_Delete(o);
+}
+
+int local_release(struct ctl *c, const char *name)
+{
+	struct capture *cap = NULL;
+	int r = open_pins(c, &cap), count;
+	cJSON *removed = NULL;
+	size_t left = 0;
+
+	if (r)
+		return r;
+	count = detach(c, cap, name, &left);
 	capture_close(cap);
-	if (r < 0 || failed)
-		return ctl_error(c, CTL_MISSING, "release: %s", strerror(-(r < 0 ? r : failed)));
+	if (count < 0)
+		return ctl_error(c, CTL_MISSING, "release: %s", strerror(-count));
 	if (!count && name)
 		return ctl_error(c, CTL_NOT_SO, "no captured pod is called %s", name);
-	o = cJSON_CreateObject();
-	cJSON_AddNumberToObject(o, "pods", count);
-	(void)ctl_print_json(c, o);
-	cJSON_Delete(o);
-	return CTL_OK;
+	if (!name && !left) {
+		removed = cJSON_CreateArray();
+		r = unpin_node(c, removed);
+	}
+	/* In JSON mode there is one answer: what could not be done, or what was. */
+	if (c->json && r)
+		cJSON_Delete(removed);
+	else
+		print_released(c, count, removed);
+	return r;
 }

@@ -141,54 +141,6 @@ static int cmd_service(struct ctl *c, const char *arg)
 
 /* --- objects with an output of their own --- */
 
-static void print_lines(const cJSON *list, const char *before)
-{
-	const cJSON *i;
-
-	cJSON_ArrayForEach(i, list)
-		if (cJSON_IsString(i))
-			printf("%s: %s\n", before, i->valuestring);
-}
-
-static void print_names(const cJSON *list, const char *before)
-{
-	const cJSON *i;
-
-	cJSON_ArrayForEach(i, list) printf("%s%s%s", i == list->child ? before : ",",
-					   i == list->child ? ": " : " ", text_of(i, "name"));
-	if (cJSON_GetArraySize(list))
-		printf("\n");
-}
-
-static void print_numbers(const cJSON *o, const char *before)
-{
-	const cJSON *i;
-
-	cJSON_ArrayForEach(i, o)
-		if (cJSON_IsNumber(i) && i->string)
-			printf("%s %.0f %s", before, i->valuedouble, i->string);
-}
-
-static void print_status(const cJSON *s)
-{
-	const cJSON *source = member(s, "source"), *i;
-
-	printf("node %s: %s  (warren %s, pid %.0f)\n", text_of(s, "node"), is_true(s, "up") ? "up" : "NOT up",
-	       text_of(s, "version"), number_of(s, "pid"));
-	print_lines(member(s, "pending"), "waiting for");
-	print_lines(member(s, "alarms"), "ALARM");
-	print_names(member(s, "without"), "without");
-	printf("pods:");
-	print_numbers(member(s, "pods"), "");
-	printf("\nconnections: %.0f open\ntunnels: %.0f open\nca: %s\nsource: %s", number_of(s, "connections"),
-	       number_of(s, "tunnels"), text_of(s, "ca"), text_of(source, "spec"));
-	print_numbers(member(source, "resources"), ",");
-	printf("\n");
-	cJSON_ArrayForEach(i, member(s, "counters"))
-		if (cJSON_IsNumber(i) && i->string)
-			printf("%-28s %.0f\n", i->string, i->valuedouble);
-}
-
 static int cmd_status(struct ctl *c, const char *arg)
 {
 	cJSON *s = NULL;
@@ -200,7 +152,7 @@ static int cmd_status(struct ctl *c, const char *arg)
 		return ctl_say(c, r);
 	up = is_true(s, "up");
 	if (!ctl_print_json(c, s))
-		print_status(s);
+		status_print(s);
 	cJSON_Delete(s);
 	return up ? CTL_OK : CTL_NOT_SO;
 }
@@ -219,8 +171,22 @@ static int cmd_bpf(struct ctl *c, const char *arg)
 	return CTL_OK;
 }
 
-/* Resources are nested deep: they have no better text than JSON itself, indented. */
-static int cmd_config(struct ctl *c, const char *arg)
+static int cmd_config_list(struct ctl *c, const char *arg)
+{
+	cJSON *result = NULL;
+	int r = client_call(c, "config list", NULL, cJSON_Array, &result);
+
+	(void)arg;
+	if (r)
+		return ctl_say(c, r);
+	if (!ctl_print_json(c, result))
+		resources_print(result);
+	cJSON_Delete(result);
+	return CTL_OK;
+}
+
+/* The model is nested deep: it has no better text than JSON itself, indented. */
+static int cmd_config_dump(struct ctl *c, const char *arg)
 {
 	cJSON *result = NULL;
 	int r = client_call(c, "config dump", NULL, cJSON_Object, &result);
@@ -322,7 +288,10 @@ static const struct command {
 	{"tunnel", "list", "", "HBONE tunnels: peer, TLS version, streams", cmd_tunnel},
 	{"certificate", "list", "", "certificates of this node's workloads", cmd_certificate},
 	{"bpf", "show", "", "wanted versus attached, programs, links, maps decoded (*)", cmd_bpf},
-	{"config", "dump", "", "options, resources with their state, the whole model; always as JSON", cmd_config},
+	{"config", "list", "", "resources: applied, refused, ignored or not enforced, where and why",
+	 cmd_config_list},
+	{"config", "dump", "", "options, resources with their state, the whole model; always as JSON",
+	 cmd_config_dump},
 	{"log", "level", "[LEVEL]", "show or set the log level: error, warn, info, debug", cmd_log},
 };
 
@@ -347,6 +316,9 @@ static int help(const char *object)
 	       "  -j, --json       JSON            -p, --pretty     JSON, indented\n"
 	       "  -n, --node NAME  which node      --run-dir PATH   default /run/warren\n"
 	       "  -V, --version    -h, --help      --pin-dir PATH   default /sys/fs/bpf\n\n"
+	       "WARREN_NODE, WARREN_RUN_DIR and WARREN_PIN_DIR stand for an option that is not given. When no\n"
+	       "node is named it is the one under the run directory that has an agent, or else pins.\n"
+	       "Without an agent `pod release --all` also removes what the node itself has in the kernel.\n\n"
 	       "Exit: 0 ok, 1 not so or not up, 2 usage, 3 no agent, 4 the agent refused, 5 privilege or kernel\n"
 	       "feature missing, 6 no usable answer from the agent within 10 s, or the output cannot be written.\n"
 	       "An error is one line on stderr, with -j and -p {\"error\": TEXT} on stdout.\n");
@@ -478,9 +450,19 @@ static int options(struct ctl *c, int argc, char **argv, int *ret_code)
 	return n;
 }
 
+/* An empty variable is an unset one, as in the shell's ${NAME:-...}. */
+static const char *environment(const char *name, const char *fallback)
+{
+	const char *value = getenv(name);
+
+	return value && *value ? value : fallback;
+}
+
 int main(int argc, char **argv)
 {
-	struct ctl c = {.run_dir = "/run/warren"};
+	struct ctl c = {.run_dir = environment("WARREN_RUN_DIR", "/run/warren"),
+			.pin_dir = environment("WARREN_PIN_DIR", NULL),
+			.node = environment("WARREN_NODE", NULL)};
 	int code = CTL_OK, n;
 
 	ctl_keep_standard();

@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CELL 160
+/* A reason is the longest thing that is shown. */
+#define CELL 512
 #define COLUMNS_MAX 12
 
 static const cJSON *reach(const cJSON *item, const char *path)

@@ -16,7 +16,7 @@
 /* Field of the dump: an older version counts. */
 #define KEPT "last_good_in_force"
 
-static const char *const state_names[] = {"applied", "warned", "refused", "ignored"};
+static const char *const state_names[] = {"applied", "warned", "refused", "ignored", "not enforced"};
 
 struct resource *resource_free(struct resource *r)
 {
@@ -24,6 +24,9 @@ struct resource *resource_free(struct resource *r)
 		return NULL;
 	cJSON_Delete(r->tree);
 	free(r->key);
+	free(r->kind_name);
+	free(r->namespace_);
+	free(r->name);
 	free(r->file);
 	free(r->reason);
 	free(r);
@@ -61,11 +64,26 @@ static void say(const struct resource *r)
 	if (r->state == RESOURCE_REFUSED)
 		log_error("source", "%s:%d: %s refused: %s%s", r->file, r->line, r->key, r->reason ? r->reason : "?",
 			  r->tree ? "; its last good version stays in force" : "");
-	else if (r->state == RESOURCE_WARNED)
+	else if (r->state == RESOURCE_WARNED || r->state == RESOURCE_NOT_ENFORCED)
 		log_warn("source", "%s:%d: %s: %s", r->file, r->line, r->key, r->reason ? r->reason : "?");
 }
 
-static struct resource *find_or_add(struct store *s, char *key)
+/* What a document calls itself; "" where it does not. */
+struct names {
+	const char *kind, *namespace_, *name;
+};
+
+static struct names names_of(const cJSON *tree)
+{
+	const cJSON *meta = cJSON_GetObjectItemCaseSensitive(tree, "metadata");
+	const char *kind = decode_string(tree, "kind", "");
+
+	return (struct names){kind, cJSON_IsObject(tree) ? namespace_of(tree, kind) : "",
+			      decode_string(meta, "name", "")};
+}
+
+/* Takes the key over. NULL: out of memory. */
+static struct resource *find_or_add(struct store *s, char *key, const struct names *names)
 {
 	struct resource *r = table_get_str(&s->resources, key);
 
@@ -74,24 +92,19 @@ static struct resource *find_or_add(struct store *s, char *key)
 		return r;
 	}
 	r = calloc(1, sizeof(*r));
-	if (!r || table_put(&s->resources, key, strlen(key), r, NULL)) {
-		free(r);
+	if (!r) {
 		free(key);
 		return NULL;
 	}
 	r->key = key;
+	r->kind_name = strdup(names->kind);
+	r->namespace_ = strdup(names->namespace_);
+	r->name = strdup(names->name);
 	r->state = RESOURCE_APPLIED;
+	if (!r->kind_name || !r->namespace_ || !r->name ||
+	    table_put(&s->resources, key, strlen(key), r, NULL))
+		return resource_free(r);
 	return r;
-}
-
-/* Points the names into the tree that is in force, or into the refused one's text kept in the key. */
-static void name_it(struct resource *r)
-{
-	const cJSON *meta = cJSON_GetObjectItemCaseSensitive(r->tree, "metadata");
-
-	r->kind_name = decode_string(r->tree, "kind", "");
-	r->name = decode_string(meta, "name", "");
-	r->namespace_ = r->tree ? namespace_of(r->tree, r->kind_name) : "";
 }
 
 static void replace(char **to, char *value)
@@ -103,10 +116,11 @@ static void replace(char **to, char *value)
 static void settle(struct store *s, struct resource *r, const char *file, int line, cJSON *tree, enum resource_kind kind,
 		   int verdict, char *reason)
 {
-	enum resource_state state = verdict == -EINVAL	? RESOURCE_REFUSED :
-				    verdict == -ENOTSUP ? RESOURCE_IGNORED :
-				    reason		? RESOURCE_WARNED :
-							  RESOURCE_APPLIED;
+	enum resource_state state = verdict == -EINVAL	  ? RESOURCE_REFUSED
+				    : verdict == -ENOTSUP ? RESOURCE_IGNORED
+				    : verdict == -ENOSYS  ? RESOURCE_NOT_ENFORCED
+				    : reason		  ? RESOURCE_WARNED
+							  : RESOURCE_APPLIED;
 	bool news = r->state != state || !r->reason != !reason || (reason && strcmp(r->reason, reason)) || !r->file;
 	bool same = r->tree && cJSON_Compare(r->tree, tree, true);
 
@@ -123,7 +137,6 @@ static void settle(struct store *s, struct resource *r, const char *file, int li
 		r->kind = kind;
 		s->changed = true;
 	}
-	name_it(r);
 	if (news)
 		say(r);
 }
@@ -151,16 +164,14 @@ static bool put_list(struct store *s, const char *file, int line, const cJSON *t
 	return true;
 }
 
-/* Of what Warren does not use only the name is kept: Secrets are not copied to the state file, nor large CRDs held in memory.
- * Resources of the mesh are, for the version that will use them. */
+/* Of what Warren does not use only the name is kept: Secrets are not copied to the state file, nor large CRDs
+ * held in memory. Resources of the mesh are kept whole, for the version that will use them. */
 static cJSON *name_only(cJSON *tree)
 {
 	const cJSON *meta = cJSON_GetObjectItemCaseSensitive(tree, "metadata");
 	const char *api = decode_string(tree, "apiVersion", "");
 	cJSON *o, *m;
 
-	if (strstr(api, "istio.io/") || strstr(api, "gateway.networking.k8s.io/"))
-		return tree;
 	o = cJSON_CreateObject();
 	m = cJSON_CreateObject();
 	cJSON_AddStringToObject(o, "apiVersion", api);
@@ -173,17 +184,45 @@ static cJSON *name_only(cJSON *tree)
 	return o;
 }
 
+/* What is listed beside the resources: a file, or a document of one, that is not to be had. Borrowed. */
+static cJSON *add_problem(struct store *s, const struct names *names, const char *file, int line,
+			  const char *reason)
+{
+	cJSON *p = cJSON_CreateObject();
+
+	cJSON_AddStringToObject(p, "kind", names->kind);
+	cJSON_AddStringToObject(p, "namespace", names->namespace_);
+	cJSON_AddStringToObject(p, "name", names->name);
+	cJSON_AddStringToObject(p, "file", file);
+	cJSON_AddNumberToObject(p, "line", line);
+	cJSON_AddStringToObject(p, "state", state_names[RESOURCE_REFUSED]);
+	cJSON_AddStringToObject(p, "reason", reason);
+	cJSON_AddItemToArray(s->problems, p);
+	return p;
+}
+
+/* The first of two with one name counts. */
+static void put_twice(struct store *s, const struct resource *r, const struct names *names, const char *file,
+		      int line)
+{
+	_cleanup_free_ char *reason = NULL;
+
+	if (asprintf(&reason, "%s is already defined in %s:%d, which counts", r->key, r->file, r->line) < 0)
+		reason = NULL;
+	log_error("source", "%s:%d: refused: %s", file, line, reason ? reason : r->key);
+	(void)add_problem(s, names, file, line, reason ? reason : "already defined");
+}
+
 void store_put(struct store *s, const char *file, int line, cJSON *tree)
 {
-	const cJSON *meta = cJSON_GetObjectItemCaseSensitive(tree, "metadata");
-	const char *kind = decode_string(tree, "kind", "?"), *name = decode_string(meta, "name", NULL);
+	struct names names = names_of(tree);
 	_cleanup_free_ char *place = NULL;
 	char *reason = NULL, *key;
 	enum resource_kind k;
 	struct resource *r;
 	int verdict;
 
-	if (put_list(s, file, line, tree, kind)) {
+	if (put_list(s, file, line, tree, names.kind)) {
 		cJSON_Delete(tree);
 		return;
 	}
@@ -191,41 +230,29 @@ void store_put(struct store *s, const char *file, int line, cJSON *tree)
 	/* A document without a name is known by its place. */
 	if (asprintf(&place, "%s:%d", file, line) < 0)
 		place = NULL;
-	key = !place ? NULL : resource_key(kind, cJSON_IsObject(tree) ? namespace_of(tree, kind) : "", name ? name : place);
-	r = key ? find_or_add(s, key) : NULL;
-	if (!r) {
-		cJSON_Delete(tree);
-		free(reason);
+	key = !place ? NULL
+		     : resource_key(*names.kind ? names.kind : "?", names.namespace_,
+				    *names.name ? names.name : place);
+	r = key ? find_or_add(s, key, &names) : NULL;
+	if (r && !r->seen) {
+		/* Who wrote which field last: the larger part of many a resource, and nobody's business here.
+		 */
+		cJSON_DeleteItemFromObjectCaseSensitive(cJSON_GetObjectItemCaseSensitive(tree, "metadata"),
+							"managedFields");
+		settle(s, r, file, line, verdict == -ENOTSUP ? name_only(tree) : tree, k, verdict, reason);
 		return;
 	}
-	if (r->seen) {
-		cJSON *p = cJSON_CreateObject();
-
-		free(reason);
-		cJSON_AddStringToObject(p, "file", file);
-		cJSON_AddNumberToObject(p, "line", line);
-		if (asprintf(&reason, "%s is already defined in %s:%d, which counts", r->key, r->file, r->line) > 0)
-			cJSON_AddStringToObject(p, "reason", reason);
-		log_error("source", "%s:%d: refused: %s", file, line, reason);
-		cJSON_AddItemToArray(s->problems, p);
-		free(reason);
-		cJSON_Delete(tree);
-		return;
-	}
-	/* Who wrote which field last: the larger part of many a resource, and nobody's business here. */
-	cJSON_DeleteItemFromObjectCaseSensitive(cJSON_GetObjectItemCaseSensitive(tree, "metadata"), "managedFields");
-	settle(s, r, file, line, verdict == -ENOTSUP ? name_only(tree) : tree, k, verdict, reason);
+	if (r)
+		put_twice(s, r, &names, file, line);
+	cJSON_Delete(tree);
+	free(reason);
 }
 
 void store_keep_file(struct store *s, const char *file, int line, const char *reason)
 {
-	cJSON *p = cJSON_CreateObject();
+	static const struct names unknown = {"", "", ""};
 
-	cJSON_AddStringToObject(p, "file", file);
-	cJSON_AddNumberToObject(p, "line", line);
-	cJSON_AddStringToObject(p, "reason", reason);
-	cJSON_AddTrueToObject(p, KEPT);
-	cJSON_AddItemToArray(s->problems, p);
+	cJSON_AddTrueToObject(add_problem(s, &unknown, file, line, reason), KEPT);
 	log_error("source", "%s:%d: %s; what this file held before stays in force", file, line, reason);
 }
 
@@ -387,6 +414,33 @@ int store_load(struct store *s, const char *path, const char *source)
 	return r;
 }
 
+/* --- for people --- */
+
+static int by_place(const void *a, const void *b)
+{
+	const cJSON *const *left = a, *const *right = b;
+	const cJSON *line = get(*left, "line"), *other = get(*right, "line");
+	int r = strcmp(decode_string(*left, "file", ""), decode_string(*right, "file", ""));
+
+	return r || !line || !other ? r : line->valueint - other->valueint;
+}
+
+/* In the order of the manifests, which is the same each time. As it came when memory is short. */
+static void sort_by_place(cJSON *array)
+{
+	size_t n = (size_t)cJSON_GetArraySize(array), i = 0;
+	_cleanup_free_ cJSON **items = calloc(n + 1, sizeof(*items));
+	cJSON *item;
+
+	if (!items)
+		return;
+	while ((item = cJSON_DetachItemFromArray(array, 0)))
+		items[i++] = item;
+	qsort(items, i, sizeof(*items), by_place);
+	for (n = 0; n < i; n++)
+		cJSON_AddItemToArray(array, items[n]);
+}
+
 cJSON *store_dump(const struct store *s)
 {
 	cJSON *array = cJSON_CreateArray(), *i;
@@ -398,7 +452,7 @@ cJSON *store_dump(const struct store *s)
 
 		cJSON_AddStringToObject(o, "kind", r->kind_name);
 		cJSON_AddStringToObject(o, "namespace", r->namespace_);
-		cJSON_AddStringToObject(o, "name", *r->name ? r->name : r->key);
+		cJSON_AddStringToObject(o, "name", r->name);
 		cJSON_AddStringToObject(o, "file", r->file ? r->file : "");
 		cJSON_AddNumberToObject(o, "line", r->line);
 		cJSON_AddStringToObject(o, "state", state_names[r->state]);
@@ -410,10 +464,8 @@ cJSON *store_dump(const struct store *s)
 	}
 	cJSON_ArrayForEach(i, s->problems)
 	{
-		cJSON *o = cJSON_Duplicate(i, true);
-
-		cJSON_AddStringToObject(o, "state", "refused");
-		cJSON_AddItemToArray(array, o);
+		cJSON_AddItemToArray(array, cJSON_Duplicate(i, true));
 	}
+	sort_by_place(array);
 	return array;
 }

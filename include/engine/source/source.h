@@ -23,8 +23,10 @@ struct source_config {
 /* 0, or -errno with *ret_error (malloc'd). The first `changed` call may come from inside. */
 int source_open(const struct source_config *cfg, struct loop *loop, struct source **ret, char **ret_error);
 struct source *source_free(struct source *s);
-/* State for `warrenctl status` and `config dump`: {"spec","healthy",alarm?,"resources":[{kind,namespace,name,file,line,
- * state:"applied"|"refused"|"warned"|"ignored", reason?}]}. */
+/* State for `warrenctl status` and `config dump`:
+ * {"spec","healthy",alarm?,"resources":[{kind,namespace,name,file,line,
+ * state:"applied"|"refused"|"warned"|"ignored"|"not enforced", reason?}]}, in the order of the manifests.
+ * Kind, namespace and name are "" where a document has none, or could not be read. */
 struct cJSON *source_dump(struct source *s);
 
 /* Addresses found in the namespace of a local pod whose status names none; may call `changed`. 0 or -ENOMEM. */
