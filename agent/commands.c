@@ -41,14 +41,13 @@ static void alarm_not_enforced(cJSON *alarms, const cJSON *resources)
 	int count = 0;
 	const cJSON *i;
 
-	cJSON_ArrayForEach(i, resources)
-	{
+	cJSON_ArrayForEach(i, resources) {
 		if (strcmp(text_of(i, "state"), "not enforced"))
 			continue;
 		if (count++ < STATUS_NAMES_MAX && len < sizeof(text))
 			len += (size_t)snprintf(text + len, sizeof(text) - len, "%s %.64s %.64s/%.64s",
-						count > 1 ? "," : "", text_of(i, "kind"),
-						text_of(i, "namespace"), text_of(i, "name"));
+						count > 1 ? "," : "", text_of(i, "kind"), text_of(i, "namespace"),
+						text_of(i, "name"));
 	}
 	if (count > STATUS_NAMES_MAX && len < sizeof(text))
 		snprintf(text + len, sizeof(text) - len, " and %d more", count - STATUS_NAMES_MAX);
@@ -64,8 +63,7 @@ static void add_source(cJSON *o, struct node *n)
 	cJSON *states = cJSON_AddObjectToObject(dump, "resources");
 	cJSON *refused = cJSON_AddArrayToObject(dump, "refused");
 
-	cJSON_ArrayForEach(i, list)
-	{
+	cJSON_ArrayForEach(i, list) {
 		const char *state = text_of(i, "state");
 		cJSON *have = cJSON_GetObjectItemCaseSensitive(states, state);
 
@@ -158,8 +156,7 @@ static void pods_counted(void *arg, cJSON *rows)
 	cJSON *pods = pods_dump(k->n->pods), *i;
 	double conns[CAPTURE_MAX_PODS] = {0};
 
-	cJSON_ArrayForEach(i, rows)
-	{
+	cJSON_ArrayForEach(i, rows) {
 		double at = number_of(i, "number");
 
 		if (at > 0 && at < CAPTURE_MAX_PODS)
@@ -190,8 +187,7 @@ static cJSON *workloads(struct node *n)
 		cJSON_AddStringToObject(o, "namespace", w->namespace_);
 		cJSON_AddStringToObject(o, "name", w->name);
 		for (size_t i = 0; i < w->n_addrs; i++)
-			cJSON_AddItemToArray(
-				addrs, cJSON_CreateString(ip_addr_format(&w->addrs[i], ip, sizeof(ip))));
+			cJSON_AddItemToArray(addrs, cJSON_CreateString(ip_addr_format(&w->addrs[i], ip, sizeof(ip))));
 		cJSON_AddItemToObject(o, "addresses", addrs);
 		cJSON_AddStringToObject(o, "node", w->node);
 		cJSON_AddBoolToObject(o, "local", w->local);
@@ -214,8 +210,7 @@ static cJSON *endpoint(const struct service *s, const struct service_endpoint *e
 
 	cJSON_AddStringToObject(o, "address", ip_addr_format(&e->addr, text, sizeof(text)));
 	cJSON_AddStringToObject(o, "workload", e->workload ? e->workload->name : "");
-	cJSON_AddStringToObject(o, "protocol",
-				e->workload && e->workload->protocol == TUNNEL_HBONE ? "HBONE" : "TCP");
+	cJSON_AddStringToObject(o, "protocol", e->workload && e->workload->protocol == TUNNEL_HBONE ? "HBONE" : "TCP");
 	cJSON_AddBoolToObject(o, "healthy", e->healthy);
 	for (size_t i = 0; i < s->n_ports; i++) {
 		snprintf(port, sizeof(port), "%u", s->ports[i].port);
@@ -240,8 +235,7 @@ static cJSON *services(struct node *n)
 		cJSON_AddStringToObject(o, "hostname", s->hostname);
 		list = cJSON_AddArrayToObject(o, "vips");
 		for (size_t i = 0; i < s->n_vips; i++)
-			cJSON_AddItemToArray(list,
-					     cJSON_CreateString(ip_addr_format(&s->vips[i], ip, sizeof(ip))));
+			cJSON_AddItemToArray(list, cJSON_CreateString(ip_addr_format(&s->vips[i], ip, sizeof(ip))));
 		list = cJSON_AddArrayToObject(o, "ports");
 		for (size_t i = 0; i < s->n_ports; i++) {
 			cJSON *p = cJSON_CreateObject();

@@ -110,6 +110,6 @@ void node_say_left(const struct node *n)
 			 "pod release "
 			 "--all' lets them out",
 			 held, open ? "their new connections pass the mesh by" : "closed", n->o.node,
-			 own_run ? " --run-dir=" : "", own_run ? n->o.run_dir : "",
-			 own_pins ? " --pin-dir=" : "", own_pins ? n->o.pin_dir : "");
+			 own_run ? " --run-dir=" : "", own_run ? n->o.run_dir : "", own_pins ? " --pin-dir=" : "",
+			 own_pins ? n->o.pin_dir : "");
 }

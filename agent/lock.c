@@ -26,13 +26,11 @@ int node_make_dirs(struct node *n)
 	int r;
 
 	if (asprintf(&n->dir, "%s/%s", n->o.run_dir, n->o.node) < 0 ||
-	    asprintf(&n->state_dir, "%s/state", n->dir) < 0 ||
-	    asprintf(&n->socket_path, "%s/agent.sock", n->dir) < 0 ||
+	    asprintf(&n->state_dir, "%s/state", n->dir) < 0 || asprintf(&n->socket_path, "%s/agent.sock", n->dir) < 0 ||
 	    asprintf(&n->lock_path, "%s/lock", n->dir) < 0)
 		return -ENOMEM;
 	if (strlen(n->socket_path) >= sizeof(((struct sockaddr_un *)0)->sun_path))
-		return node_fail(-ENAMETOOLONG, "--run-dir: %s is too long for a socket's path",
-				 n->socket_path);
+		return node_fail(-ENAMETOOLONG, "--run-dir: %s is too long for a socket's path", n->socket_path);
 	r = dir_make(n->dir, 0700);
 	if (r < 0)
 		return node_fail(r, "--run-dir: %s: cannot make the folder: %s", n->dir, strerror(-r));
@@ -61,10 +59,9 @@ static int lock_run_dir(struct node *n, uint64_t until)
 		if (errno != EWOULDBLOCK && errno != EINTR)
 			return node_fail(-errno, "%s: %s", n->lock_path, strerror(errno));
 		if (!n->o.takeover || clock_now_ms() > until)
-			return node_fail(
-				-EBUSY,
-				"node %s already has an agent, pid %ld; stop it, or start with --takeover",
-				n->o.node, lock_holder(n));
+			return node_fail(-EBUSY,
+					 "node %s already has an agent, pid %ld; stop it, or start with --takeover",
+					 n->o.node, lock_holder(n));
 		usleep(POLL_US);
 	}
 	len = snprintf(pid, sizeof(pid), "%d\n", (int)getpid());
@@ -115,11 +112,10 @@ static int held_by_other(const struct node *n)
 	char dir[PATH_MAX];
 	long pid = read_holder(n, dir, sizeof(dir));
 
-	return node_fail(
-		-EBUSY,
-		"another warren-agent of node %s runs (pid %ld, run dir %s) and holds %s; stop it, or "
-		"start with its --run-dir and --takeover",
-		n->o.node, pid, *dir ? dir : "unknown", n->pins);
+	return node_fail(-EBUSY,
+			 "another warren-agent of node %s runs (pid %ld, run dir %s) and holds %s; stop it, or "
+			 "start with its --run-dir and --takeover",
+			 n->o.node, pid, *dir ? dir : "unknown", n->pins);
 }
 
 /* A predecessor lets go soon; one with another run directory was not asked to. */

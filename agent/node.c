@@ -174,8 +174,7 @@ static int inherit(struct node *n)
 	int r = takeover_ask(n->socket_path, &n->inherited);
 
 	if (r == -ENOENT) {
-		log_info("agent", "--takeover: no agent of node %s runs in %s, starting anew", n->o.node,
-			 n->dir);
+		log_info("agent", "--takeover: no agent of node %s runs in %s, starting anew", n->o.node, n->dir);
 		return 0;
 	}
 	if (r < 0)
@@ -288,8 +287,7 @@ static int start_doors(struct node *n)
 	if (r < 0 || n->readiness_fd < 0)
 		return r;
 	r = readiness_new(n->loop, take_fd(n->readiness_fd), ready, n, &n->readiness);
-	return r < 0 ? node_fail(r, "--readiness-port: %u: %s", (unsigned)n->o.readiness_port, strerror(-r))
-		     : 0;
+	return r < 0 ? node_fail(r, "--readiness-port: %u: %s", (unsigned)n->o.readiness_port, strerror(-r)) : 0;
 }
 
 static int reduce_privileges(void)
@@ -298,8 +296,7 @@ static int reduce_privileges(void)
 	int r = privileges_reduce(&missing);
 
 	if (missing)
-		return node_fail(r, "not privileged enough, %s is needed: run the agent as root, or grant it",
-				 missing);
+		return node_fail(r, "not privileged enough, %s is needed: run the agent as root, or grant it", missing);
 	return r < 0 ? node_fail(r, "cannot give up privileges that are not needed: %s", strerror(-r)) : 0;
 }
 

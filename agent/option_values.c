@@ -98,8 +98,7 @@ bool value_is_features(const char *list)
 	for (size_t n; *list && ok; list += n + (list[n] == ',' && list[n + 1])) {
 		n = strcspn(list, ",");
 		ok = false;
-		cJSON_ArrayForEach(f, known)
-		{
+		cJSON_ArrayForEach(f, known) {
 			const char *name = cJSON_GetStringValue(cJSON_GetObjectItem(f, "name"));
 
 			ok = ok || (name && strlen(name) == n && !strncmp(name, list, n));
@@ -174,8 +173,7 @@ int value_scaled(enum value_type type, uint64_t least, uint64_t most, const char
 				return 0;
 			}
 	}
-	snprintf(want, sizeof(want), "%s, from %s to %s", kinds[type], bound(type, least, min),
-		 bound(type, most, max));
+	snprintf(want, sizeof(want), "%s, from %s to %s", kinds[type], bound(type, least, min), bound(type, most, max));
 	return value_bad(origin, value, want);
 }
 

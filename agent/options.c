@@ -23,7 +23,7 @@ struct reading {
 
 #define DIR_WANT "dir:/PATH with an absolute path"
 #define LOG_JSON ", with ,json behind it for JSON lines"
-#define DOMAIN_WANT(more, name)                                                                              \
+#define DOMAIN_WANT(more, name)                                                                                        \
 	"at most 255 lower-case letters, digits, '-'" more " and '.' between them, such as " name
 #define LABEL_WANT " 128 printable ASCII characters without blanks, quotes, slashes and , ; ="
 
@@ -52,36 +52,34 @@ static const struct option {
 	 .ok = value_is_cluster, .want = "1 to" LABEL_WANT},
 	{"network", TEXT, AT(network), "", "NAME", "network name of this cluster", .ok = value_is_network,
 	 .want = "at most" LABEL_WANT},
-	{"cluster-domain", TEXT, AT(cluster_domain), "cluster.local", "NAME",
-	 "DNS domain of Service host names", .ok = value_is_dns_domain,
-	 .want = DOMAIN_WANT("", "cluster.local")},
+	{"cluster-domain", TEXT, AT(cluster_domain), "cluster.local", "NAME", "DNS domain of Service host names",
+	 .ok = value_is_dns_domain, .want = DOMAIN_WANT("", "cluster.local")},
 	{"run-dir", TEXT, AT(run_dir), "/run/warren", "PATH", "sockets, lock and state, in a folder per node",
 	 .ok = value_is_path, .want = "an absolute path"},
 	{"pin-dir", TEXT, AT(pin_dir), "/sys/fs/bpf", "PATH", "BPF file system for pins", .ok = value_is_path,
 	 .want = "an absolute path"},
-	{"workers", NUMBER, AT(workers), "0", "N",
-	 "threads that move bytes; 0: a quarter of the CPUs, at least one", .min = 0, .max = 256},
-	{"drain", DURATION, AT(drain_ms), "5s", "TIME",
-	 "how long connections run on at un-enrolment and shutdown", .min = 0, .max = 86400000},
-	{"dial-timeout", DURATION, AT(dial_timeout_ms), "10s", "TIME",
-	 "deadline of a connection's whole set-up", .min = 100, .max = 600000},
-	{"cert-ttl", DURATION, AT(cert_ttl_ms), "24h", "TIME",
-	 "life of a workload certificate, renewed at half", .min = 2000, .max = 31536000000},
-	{"buffer-limit", SIZE, AT(buffer_limit), "64Mi", "BYTES",
-	 "memory for bytes that slow readers have not taken", .min = 1 << 20, .max = 1ull << 40},
+	{"workers", NUMBER, AT(workers), "0", "N", "threads that move bytes; 0: a quarter of the CPUs, at least one",
+	 .min = 0, .max = 256},
+	{"drain", DURATION, AT(drain_ms), "5s", "TIME", "how long connections run on at un-enrolment and shutdown",
+	 .min = 0, .max = 86400000},
+	{"dial-timeout", DURATION, AT(dial_timeout_ms), "10s", "TIME", "deadline of a connection's whole set-up",
+	 .min = 100, .max = 600000},
+	{"cert-ttl", DURATION, AT(cert_ttl_ms), "24h", "TIME", "life of a workload certificate, renewed at half",
+	 .min = 2000, .max = 31536000000},
+	{"buffer-limit", SIZE, AT(buffer_limit), "64Mi", "BYTES", "memory for bytes that slow readers have not taken",
+	 .min = 1 << 20, .max = 1ull << 40},
 	{"on-agent-loss", TEXT, AT(on_agent_loss), "closed", "closed|open",
 	 "new connections of a pod whose agent is gone", .ok = value_is_loss, .want = "closed or open"},
 	{"takeover", FLAG, AT(takeover), "false", NULL,
 	 .help = "take over from the agent of this node that is running"},
-	{"assume-missing", TEXT, AT(assume_missing), "", "LIST",
-	 "kernel features to do without: tcx,sockops,...", .ok = value_is_features,
-	 .want = "names of features as `warrenctl doctor` shows them: tcx,sockops"},
-	{"log", TEXT, AT(log), "info", "LEVEL[,json]", "error, warn, info or debug, on stderr",
-	 .ok = value_is_log, .want = "error, warn, info or debug" LOG_JSON},
+	{"assume-missing", TEXT, AT(assume_missing), "", "LIST", "kernel features to do without: tcx,sockops,...",
+	 .ok = value_is_features, .want = "names of features as `warrenctl doctor` shows them: tcx,sockops"},
+	{"log", TEXT, AT(log), "info", "LEVEL[,json]", "error, warn, info or debug, on stderr", .ok = value_is_log,
+	 .want = "error, warn, info or debug" LOG_JSON},
 	{"access-log", TEXT, AT(access_log), "stdout", "TARGET[,json]", "stdout, stderr, off or a file",
 	 .ok = value_is_access_log, .want = "stdout, stderr, off or an absolute path" LOG_JSON},
-	{"readiness-port", NUMBER, AT(readiness_port), "15021", "PORT", "port of /healthz/ready; 0: none",
-	 .min = 0, .max = 65535},
+	{"readiness-port", NUMBER, AT(readiness_port), "15021", "PORT", "port of /healthz/ready; 0: none", .min = 0,
+	 .max = 65535},
 #undef AT
 };
 
@@ -254,8 +252,7 @@ static int not_a_pair(const char *path, int n, const char *line)
 	const struct option *o = find(line, strspn(line, "abcdefghijklmnopqrstuvwxyz-"));
 
 	if (!o)
-		return value_complain("%.400s:%d: %.300s: expected name = value, with a name of --help", path,
-				      n, line);
+		return value_complain("%.400s:%d: %.300s: expected name = value, with a name of --help", path, n, line);
 	return value_complain("%.400s:%d: %.300s: '=' is missing, expected %s = %s", path, n, line, o->name,
 			      o->type == FLAG ? "true or false" : o->arg);
 }
@@ -278,8 +275,7 @@ static int read_line(struct reading *r, const char *path, int n, char *line)
 		return not_a_pair(path, n, eq ? "(no name)" : name);
 	o = find(name, strlen(name));
 	if (!o)
-		return value_complain("%.400s:%d: %.300s: unknown option, expected a name of --help", path, n,
-				      name);
+		return value_complain("%.400s:%d: %.300s: unknown option, expected a name of --help", path, n, name);
 	snprintf(origin, sizeof(origin), "%.400s:%d: %s", path, n, o->name);
 	return read_value(origin, eq + 1, &value) < 0 ? -EINVAL : set(r, o, origin, value);
 }

@@ -9,8 +9,7 @@
 #define WARREN_VERSION "0.1.0"
 
 struct options {
-	const char *node, *source, *ca, *trust_domain, *cluster_id, *network, *cluster_domain, *run_dir,
-		*pin_dir;
+	const char *node, *source, *ca, *trust_domain, *cluster_id, *network, *cluster_domain, *run_dir, *pin_dir;
 	const char *assume_missing, *log, *access_log, *on_agent_loss;
 	const char *mesh_cidrs[OPTIONS_CIDRS_MAX]; /* none: every address */
 	size_t n_mesh_cidrs;

@@ -9,8 +9,8 @@
 
 /* One that the process was not given stays away: the call that needs it says so. */
 static const cap_value_t needed[] = {
-	CAP_NET_ADMIN, /* tc, rules, routes, sysctls of a pod; IP_TRANSPARENT; SO_MARK */
-	CAP_NET_RAW, /* SO_MARK and IP_TRANSPARENT where NET_ADMIN is not given in the pod's user namespace */
+	CAP_NET_ADMIN,	      /* tc, rules, routes, sysctls of a pod; IP_TRANSPARENT; SO_MARK */
+	CAP_NET_RAW,	      /* SO_MARK and IP_TRANSPARENT where NET_ADMIN is not given in the pod's user namespace */
 	CAP_NET_BIND_SERVICE, /* a caller's source port below 1024 */
 	CAP_SYS_ADMIN,	      /* setns, mounting bpffs, bpf(2) before 5.8 */
 	CAP_BPF,

@@ -45,8 +45,7 @@ static int receive(int fd, struct takeover_pod *ret)
 {
 	char control[CMSG_SPACE(3 * sizeof(int))];
 	struct iovec iov = {ret->uid, RECORD_BYTES};
-	struct msghdr m = {
-		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+	struct msghdr m = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
 	struct pollfd p = {.fd = fd, .events = POLLIN};
 	struct cmsghdr *c;
 

@@ -19,8 +19,8 @@ static __always_inline _Bool remote_is(struct bpf_sock_ops *ops, const struct wr
 
 	__builtin_memcpy(w, a, sizeof(w));
 	if (ops->family == AF_INET6)
-		return w[0] == ops->remote_ip6[0] && w[1] == ops->remote_ip6[1] &&
-		       w[2] == ops->remote_ip6[2] && w[3] == ops->remote_ip6[3];
+		return w[0] == ops->remote_ip6[0] && w[1] == ops->remote_ip6[1] && w[2] == ops->remote_ip6[2] &&
+		       w[3] == ops->remote_ip6[3];
 	return !w[0] && !w[1] && w[2] == bpf_htonl(0xffff) && w[3] == ops->remote_ip4;
 }
 

@@ -56,8 +56,8 @@ static __always_inline enum found find(struct __sk_buff *skb, const struct packe
 	return f;
 }
 
-static __always_inline int to_agent(struct __sk_buff *skb, const struct packet *p,
-				    const struct wr_pod_config *cfg, _Bool syn)
+static __always_inline int to_agent(struct __sk_buff *skb, const struct packet *p, const struct wr_pod_config *cfg,
+				    _Bool syn)
 {
 	_Bool hbone = p->dport == WR_PORT_HBONE;
 	enum wr_reason gone = WR_REASON_NONE;

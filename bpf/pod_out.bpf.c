@@ -105,8 +105,7 @@ static __always_inline int without_socket(struct __sk_buff *skb, const struct pa
 	return TC_PASS;
 }
 
-static __always_inline int of_app(struct __sk_buff *skb, const struct packet *p, struct bpf_sock *app,
-				  __u32 kind)
+static __always_inline int of_app(struct __sk_buff *skb, const struct packet *p, struct bpf_sock *app, __u32 kind)
 {
 	if (kind == WR_SOCK_APP_CAPTURED || kind == WR_SOCK_APP_INBOUND)
 		return to_lo(skb);

@@ -52,8 +52,8 @@ static int allocate(const char *node, const char *pin_dir, struct capture **ret)
 	for (int i = 0; i < MAP_MAX_; i++)
 		c->maps[i] = -1;
 	c->node = strdup(node);
-	n = snprintf(c->dir, sizeof(c->dir), "%s/" WR_PIN_ROOT "/%s/v%d", pin_dir ? pin_dir : DEFAULT_PIN_DIR,
-		     folder, WR_ABI_VERSION);
+	n = snprintf(c->dir, sizeof(c->dir), "%s/" WR_PIN_ROOT "/%s/v%d", pin_dir ? pin_dir : DEFAULT_PIN_DIR, folder,
+		     WR_ABI_VERSION);
 	if (!c->node || n >= (int)sizeof(c->dir)) {
 		capture_close(c);
 		return c->node ? -ENAMETOOLONG : -ENOMEM;
@@ -126,8 +126,7 @@ int capture_open(const struct capture_config *cfg, struct capture **ret, char **
 	int r = allocate(cfg->node, pin_dir, &c);
 
 	if (r < 0)
-		return capture_fail(ret_error, r, "node name '%s': %s", cfg->node ? cfg->node : "",
-				    strerror(-r));
+		return capture_fail(ret_error, r, "node name '%s': %s", cfg->node ? cfg->node : "", strerror(-r));
 	c->open_on_loss = cfg->on_agent_loss_open;
 	if (cfg->assume_missing) {
 		c->assume_missing = strdup(cfg->assume_missing);
@@ -176,8 +175,7 @@ int capture_open_readonly(const char *node, const char *pin_dir, struct capture 
 	snprintf(path, sizeof(path), "%s/app_socket", c->dir);
 	c->sockops = stat(path, &st) == 0;
 	if (stat(c->dir, &st) < 0)
-		r = capture_fail(ret_error, -errno, "node %s has no pins at %s: %s", node, c->dir,
-				 strerror(errno));
+		r = capture_fail(ret_error, -errno, "node %s has no pins at %s: %s", node, c->dir, strerror(errno));
 	else
 		r = pins_open_maps(c, ret_error);
 	if (r < 0) {

@@ -50,8 +50,8 @@ struct capture_pod {
 	const char *uid, *namespace_, *name;
 	int netns_fd;
 };
-int capture_pod_attach(struct capture *c, const struct capture_pod *pod, const int listeners[3],
-		       int ret_listeners[3], char **ret_error);
+int capture_pod_attach(struct capture *c, const struct capture_pod *pod, const int listeners[3], int ret_listeners[3],
+		       char **ret_error);
 /* Attaches to interfaces that came since (call it now and then, it is cheap: a listing when nothing is new)
  * and puts back what somebody took away. The number of attachments made, or -errno. */
 int capture_pod_refresh(struct capture *c, uint32_t number, int netns_fd);

@@ -411,8 +411,7 @@ static cJSON *dump_map(const struct capture *c, enum wr_map which)
 	cJSON_AddNumberToObject(o, "bytes_value", info.value_size);
 	cJSON_AddNumberToObject(o, "max_entries", info.max_entries);
 	/* An array is always full; what sockets hold can only be asked socket by socket (max_entries 0). */
-	n = strstr(map_type(info.type), "array") || !info.max_entries ? -EINVAL :
-									each_key(c->maps[which], NULL, NULL);
+	n = strstr(map_type(info.type), "array") || !info.max_entries ? -EINVAL : each_key(c->maps[which], NULL, NULL);
 	if (n >= 0)
 		cJSON_AddNumberToObject(o, "entries", n);
 	return o;

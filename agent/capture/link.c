@@ -105,11 +105,9 @@ static int clsact_query(unsigned ifindex, enum place where)
 
 static int clsact_attach(const struct attachment *a, int prog_fd, bool *ret_made)
 {
-	LIBBPF_OPTS(bpf_tc_hook, both, .ifindex = (int)a->ifindex,
-		    .attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS);
+	LIBBPF_OPTS(bpf_tc_hook, both, .ifindex = (int)a->ifindex, .attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS);
 	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)a->ifindex, .attach_point = point(a->where));
-	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = WR_TC_HANDLE, .priority = WR_TC_PRIORITY,
-		    .prog_fd = prog_fd);
+	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = WR_TC_HANDLE, .priority = WR_TC_PRIORITY, .prog_fd = prog_fd);
 	int ours = clsact_query(a->ifindex, a->where), r;
 
 	if (!ours)
@@ -184,9 +182,7 @@ static bool filters_left(unsigned ifindex, __u32 parent)
 	struct {
 		struct nlmsghdr h;
 		struct tcmsg t;
-	} q = {.h = {.nlmsg_len = sizeof(q),
-		     .nlmsg_type = RTM_GETTFILTER,
-		     .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP},
+	} q = {.h = {.nlmsg_len = sizeof(q), .nlmsg_type = RTM_GETTFILTER, .nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP},
 	       .t = {.tcm_ifindex = (int)ifindex, .tcm_parent = parent}};
 	_cleanup_close_ int s = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
 	char buf[8192] __attribute__((aligned(NLMSG_ALIGNTO)));
@@ -201,8 +197,7 @@ static bool filters_left(unsigned ifindex, __u32 parent)
 
 void link_remove_clsact(unsigned ifindex, bool made)
 {
-	LIBBPF_OPTS(bpf_tc_hook, both, .ifindex = (int)ifindex,
-		    .attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS);
+	LIBBPF_OPTS(bpf_tc_hook, both, .ifindex = (int)ifindex, .attach_point = BPF_TC_INGRESS | BPF_TC_EGRESS);
 
 	clsact_detach(ifindex, PLACE_OUT);
 	clsact_detach(ifindex, PLACE_IN);

@@ -50,8 +50,7 @@ static int prepare(const struct capture *c, int fd, int family, uint16_t port)
 
 static int bind_any(int fd, int family, uint16_t port)
 {
-	struct sockaddr_in6 a6 = {
-		.sin6_family = AF_INET6, .sin6_port = htons(port), .sin6_addr = IN6ADDR_ANY_INIT};
+	struct sockaddr_in6 a6 = {.sin6_family = AF_INET6, .sin6_port = htons(port), .sin6_addr = IN6ADDR_ANY_INIT};
 	struct sockaddr_in a4 = {.sin_family = AF_INET, .sin_port = htons(port)};
 	int r = family == AF_INET6 ? bind(fd, (struct sockaddr *)&a6, sizeof(a6))
 				   : bind(fd, (struct sockaddr *)&a4, sizeof(a4));
@@ -83,7 +82,6 @@ int listener_open(const struct capture *c, uint16_t port, char **ret_error)
 	if (fd == -EADDRINUSE)
 		return capture_fail(ret_error, fd, "port %u is held by another process of the pod", port);
 	if (fd < 0)
-		return capture_fail(ret_error, fd, "cannot listen on port %u in the pod: %s", port,
-				    strerror(-fd));
+		return capture_fail(ret_error, fd, "cannot listen on port %u in the pod: %s", port, strerror(-fd));
 	return fd;
 }

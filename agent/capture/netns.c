@@ -157,8 +157,7 @@ int netns_prepare(uint32_t *made, char **ret_error)
 	if (r == 0)
 		r = add(route_local, AF_INET, WR_MADE_ROUTE4, made);
 	if (r < 0)
-		return capture_fail(ret_error, r, "cannot add the IPv4 rule and route for lo: %s",
-				    strerror(-r));
+		return capture_fail(ret_error, r, "cannot add the IPv4 rule and route for lo: %s", strerror(-r));
 	if (!ipv6_off()) {
 		r = add(route_rule, AF_INET6, WR_MADE_RULE6, made);
 		if (r == 0)

@@ -56,8 +56,7 @@ static bool made_qdisc(const struct wr_pod_record *rec, unsigned ifindex)
 }
 
 /* 1 when it was attached, 0 when it is there already and may stay. */
-static int attach_one(struct instances *s, unsigned ifindex, enum place where, bool replace,
-		      struct wr_pod_record *rec)
+static int attach_one(struct instances *s, unsigned ifindex, enum place where, bool replace, struct wr_pod_record *rec)
 {
 	struct attachment a = {.c = s->c, .number = s->number, .ifindex = ifindex, .where = where};
 	bool made = false;
@@ -141,8 +140,7 @@ static int open_listeners(const struct capture *c, const int passed[3], int fds[
 			fds[i] = passed[i];
 			r = listener_claim(c, fds[i], listener_ports[i]);
 			if (r < 0)
-				return capture_fail(ret_error, r,
-						    "cannot claim the passed listener of port %u: %s",
+				return capture_fail(ret_error, r, "cannot claim the passed listener of port %u: %s",
 						    listener_ports[i], strerror(-r));
 			continue;
 		}
@@ -164,16 +162,15 @@ static int attach_inside(struct capture *c, const struct capture_pod *pod, const
 	int r = netns_enter(pod->netns_fd, &g), stored;
 
 	if (r < 0)
-		return capture_fail(ret_error, r, "cannot enter the pod's network namespace: %s",
-				    strerror(-r));
+		return capture_fail(ret_error, r, "cannot enter the pod's network namespace: %s", strerror(-r));
 	r = netns_prepare(&rec->made, ret_error);
 	if (r == 0)
 		r = open_listeners(c, passed, fds, ret_error);
 	if (r == 0) {
 		r = attach_all(&s, true, rec);
 		if (r < 0)
-			capture_fail(ret_error, r, "cannot attach the programs (%s): %s",
-				     c->tcx ? "tcx" : "clsact", strerror(-r));
+			capture_fail(ret_error, r, "cannot attach the programs (%s): %s", c->tcx ? "tcx" : "clsact",
+				     strerror(-r));
 	}
 	stored = store_record(c, pod->number, rec);
 	return r < 0 ? r : stored;
@@ -242,8 +239,8 @@ static int enter_maps(struct capture *c, uint32_t number, const struct wr_pod_re
 	return r;
 }
 
-int capture_pod_attach(struct capture *c, const struct capture_pod *pod, const int listeners[3],
-		       int ret_listeners[3], char **ret_error)
+int capture_pod_attach(struct capture *c, const struct capture_pod *pod, const int listeners[3], int ret_listeners[3],
+		       char **ret_error)
 {
 	struct wr_pod_record rec = {};
 	int fds[3] = {-1, -1, -1}, r;
@@ -256,8 +253,7 @@ int capture_pod_attach(struct capture *c, const struct capture_pod *pod, const i
 				    CAPTURE_MAX_PODS - 1);
 	r = describe(pod, &rec);
 	if (r < 0)
-		return capture_fail(ret_error, r, "cannot look at the pod's network namespace: %s",
-				    strerror(-r));
+		return capture_fail(ret_error, r, "cannot look at the pod's network namespace: %s", strerror(-r));
 	adopted = adopt(c, pod->number, &rec);
 	former = former_number(c, pod->number, &rec);
 	snprintf(dir, sizeof(dir), "%s/pods/%u", c->dir, pod->number);

@@ -41,8 +41,8 @@ int capture_fail(char **ret_error, int r, const char *fmt, ...) __attribute__((f
 
 /* --- pins.c: bpffs, maps --- */
 #define PINS_FOLDER_MAX 254
-/* The node's name as a folder's, where bpffs refuses dots: a colon stands for each, as no node's name has one. False for a
- * name that cannot be one. */
+/* The node's name as a folder's, where bpffs refuses dots: a colon stands for each, as no node's name has one. False
+ * for a name that cannot be one. */
 bool pins_folder(const char *node, char ret[PINS_FOLDER_MAX]);
 int pins_check_bpffs(const char *pin_dir, char **ret_error);
 int pins_make_dir(const char *path);

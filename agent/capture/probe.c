@@ -97,8 +97,7 @@ static bool has_sk_storage(void)
 
 static bool has_sockops(void)
 {
-	return has_cgroup2() &&
-	       libbpf_probe_bpf_helper(BPF_PROG_TYPE_SOCK_OPS, BPF_FUNC_get_netns_cookie, NULL) == 1;
+	return has_cgroup2() && libbpf_probe_bpf_helper(BPF_PROG_TYPE_SOCK_OPS, BPF_FUNC_get_netns_cookie, NULL) == 1;
 }
 
 static const struct feature {
@@ -113,8 +112,7 @@ static const struct feature {
 	{"skc_lookup", has_skc_lookup, true, "telling existing connections from new ones (Linux 5.2)"},
 	{"sk_storage", has_sk_storage, true, "verdicts that outlive the agent (Linux 5.2)"},
 	{"netns_cookie", has_netns_cookie, true, "telling pods apart (Linux 5.14)"},
-	{"tcx", link_tcx_supported, false,
-	 "links that nobody else can remove (Linux 6.6); without: clsact filters"},
+	{"tcx", link_tcx_supported, false, "links that nobody else can remove (Linux 6.6); without: clsact filters"},
 	{"cgroup2", has_cgroup2, false, "attaching sockops (mount -t cgroup2 none /sys/fs/cgroup/unified)"},
 	{"sockops", has_sockops, false,
 	 "cheap congestion control between app and agent (Linux 5.15); without: more CPU per byte"},
@@ -129,8 +127,8 @@ int probe_required(const char *assume_missing, char **ret_error)
 		if (!f->required || f->fn == has_bpffs)
 			continue;
 		if (probe_assumed_missing(assume_missing, f->name) || !f->fn())
-			return capture_fail(ret_error, -EOPNOTSUPP, "this kernel lacks %s, needed for %s",
-					    f->name, f->needed_for);
+			return capture_fail(ret_error, -EOPNOTSUPP, "this kernel lacks %s, needed for %s", f->name,
+					    f->needed_for);
 	}
 	return 0;
 }

@@ -47,8 +47,8 @@ static void set_state(struct enrolment *e, enum pod_state state, const char *fmt
 	if (state == POD_PENDING || state == POD_REFUSED)
 		log_warn("enroll", "%s/%s: %s: %s", w->namespace_, w->name, enrolment_states[state], text);
 	else
-		log_info("enroll", "%s/%s: %s%s%s", w->namespace_, w->name, enrolment_states[state],
-			 *text ? ": " : "", text);
+		log_info("enroll", "%s/%s: %s%s%s", w->namespace_, w->name, enrolment_states[state], *text ? ": " : "",
+			 text);
 	e->all->cfg.changed(e->all->cfg.arg);
 }
 
@@ -104,8 +104,8 @@ static void leave_capture(struct enrolment *e)
 	int r = e->all->retired ? 0 : capture_pod_detach(e->all->cfg.capture, e->number, e->netns_fd);
 
 	if (r < 0)
-		log_error("enroll", "%s/%s: capture could not be removed completely: %s",
-			  e->workload->namespace_, e->workload->name, strerror(-r));
+		log_error("enroll", "%s/%s: capture could not be removed completely: %s", e->workload->namespace_,
+			  e->workload->name, strerror(-r));
 }
 
 /* Attach, listen, hand to the engine; undone in reverse on failure. */
@@ -281,8 +281,7 @@ static void left_engine(void *arg, uint32_t number)
 		enrolment_free(e);
 		return;
 	}
-	set_state(e, e->released ? POD_REFUSED : POD_PENDING, "%s",
-		  e->released ? "released by hand" : "starting anew");
+	set_state(e, e->released ? POD_REFUSED : POD_PENDING, "%s", e->released ? "released by hand" : "starting anew");
 	if (!e->released)
 		try_enrol(e);
 }
@@ -352,8 +351,7 @@ struct enrolment *enrolment_new(struct pods *p, const char *uid)
 /* Its manifest names another namespace or identity than those that it is enrolled with. */
 static bool moved(const struct enrolment *e)
 {
-	return strcmp(e->netns_path, e->workload->netns_path) || !e->spiffe ||
-	       strcmp(e->spiffe, e->workload->identity);
+	return strcmp(e->netns_path, e->workload->netns_path) || !e->spiffe || strcmp(e->spiffe, e->workload->identity);
 }
 
 /* Enrolled, or wanted again before its drain has got beyond capture: it never leaves the engine. */

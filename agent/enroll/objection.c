@@ -14,8 +14,7 @@ static bool shares_namespace(const struct enrolment *e, const struct stat *st, c
 	struct enrolment *o;
 
 	while ((o = table_next(&e->all->by_uid, &it))) {
-		if (o == e || o->netns_fd < 0 || o->netns.st_ino != st->st_ino ||
-		    o->netns.st_dev != st->st_dev)
+		if (o == e || o->netns_fd < 0 || o->netns.st_ino != st->st_ino || o->netns.st_dev != st->st_dev)
 			continue;
 		*ret_name = o->workload->name;
 		return true;

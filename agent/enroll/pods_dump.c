@@ -52,8 +52,8 @@ void pods_alarms(const struct pods *p, struct cJSON *list)
 			continue;
 		if (n++ >= ALARMS_MAX)
 			continue;
-		snprintf(text, sizeof(text), "pod %s/%s refused: %s", e->workload->namespace_,
-			 e->workload->name, e->reason ? e->reason : "?");
+		snprintf(text, sizeof(text), "pod %s/%s refused: %s", e->workload->namespace_, e->workload->name,
+			 e->reason ? e->reason : "?");
 		cJSON_AddItemToArray(list, cJSON_CreateString(text));
 	}
 	if (n <= ALARMS_MAX)
@@ -84,8 +84,7 @@ struct cJSON *pods_dump(const struct pods *p)
 		cJSON_AddStringToObject(o, "name", w->name);
 		addrs = cJSON_AddArrayToObject(o, "addresses");
 		for (size_t i = 0; i < w->n_addrs; i++)
-			cJSON_AddItemToArray(
-				addrs, cJSON_CreateString(ip_addr_format(&w->addrs[i], ip, sizeof(ip))));
+			cJSON_AddItemToArray(addrs, cJSON_CreateString(ip_addr_format(&w->addrs[i], ip, sizeof(ip))));
 		cJSON_AddStringToObject(o, "netns", w->netns_path ? w->netns_path : "");
 		cJSON_AddStringToObject(o, "state", enrolment_states[e->state]);
 		if (e->reason && *e->reason)

@@ -24,8 +24,7 @@ static __always_inline int replace(struct __sk_buff *skb, __u32 tcp, __u32 field
 }
 
 /* `sk` is in TIME_WAIT. TC_PASS: the packet is now the RST. */
-static __always_inline int restart_connection(struct __sk_buff *skb, struct bpf_sock *sk,
-					      const struct packet *p)
+static __always_inline int restart_connection(struct __sk_buff *skb, struct bpf_sock *sk, const struct packet *p)
 {
 	void *tw = bpf_skc_to_tcp_timewait_sock(sk);
 	__u32 tcp = ETH_HLEN + p->tcp, header = 0, expected = 0;
@@ -44,8 +43,7 @@ static __always_inline int restart_connection(struct __sk_buff *skb, struct bpf_
 		return drop(WR_REASON_DROP_ASSIGN_FAILED);
 	skb->tc_index = 0;
 	header = (header & bpf_htons(0xff00)) | bpf_htons(TCP_RST);
-	if (replace(skb, tcp, TCP_SEQ_OFFSET, bpf_htonl(expected), 4) ||
-	    replace(skb, tcp, TCP_FLAGS_OFFSET, header, 2))
+	if (replace(skb, tcp, TCP_SEQ_OFFSET, bpf_htonl(expected), 4) || replace(skb, tcp, TCP_FLAGS_OFFSET, header, 2))
 		return drop(WR_REASON_DROP_ASSIGN_FAILED);
 	return TC_PASS;
 }

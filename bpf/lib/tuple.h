@@ -48,8 +48,8 @@ static __always_inline _Bool sock_remember(struct bpf_sock *sk, __u32 kind)
 }
 
 /* The agent's listener on `port` for this packet's family. NULL with *ret_reason: gone, or someone else's. */
-static __always_inline struct bpf_sock *agent_listener(struct __sk_buff *skb, const struct packet *p,
-						       __u16 port, __u32 kind, enum wr_reason *ret_reason)
+static __always_inline struct bpf_sock *agent_listener(struct __sk_buff *skb, const struct packet *p, __u16 port,
+						       __u32 kind, enum wr_reason *ret_reason)
 {
 	struct bpf_sock *sk = socket_at(skb, p, 0, port);
 

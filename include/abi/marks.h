@@ -9,10 +9,9 @@
 #define WR_MARK_MASK 0xff000000u /* bits 24..31: Warren's */
 #define WR_MARK_BASE 0x57000000u
 #define WR_MARK_KIND_MASK 0xfff00000u /* with bits 20..23: which way */
-#define WR_MARK_CAPTURED                                                                                     \
-	0x57100000u /* from the app to the agent, put on by pod_out; the rest of the bits are 0 */
-#define WR_MARK_TO_APP 0x57200000u /* from the agent to the app: SO_MARK of the agent's dial */
-#define WR_MARK_ANSWER 0x57300000u /* from the agent to the app: SO_MARK of 15001 and what it accepts */
+#define WR_MARK_CAPTURED 0x57100000u  /* from the app to the agent, put on by pod_out; the rest of the bits are 0 */
+#define WR_MARK_TO_APP 0x57200000u    /* from the agent to the app: SO_MARK of the agent's dial */
+#define WR_MARK_ANSWER 0x57300000u    /* from the agent to the app: SO_MARK of 15001 and what it accepts */
 
 /* skb->tc_index, put on together with WR_MARK_CAPTURED: no socket option reaches it, so on lo it proves
  * pod_out. */

@@ -3,8 +3,9 @@
  * Server and clients of the benchmark: one thread each, epoll, JSON on stdout.
  * load serve ECHO_PORT HTTP_PORT             echo, and a keep-alive HTTP responder
  * load ping IP PORT COUNT                    64-byte round trips: {"p50_us","p99_us"}
- * load connect IP PORT COUNT AT_ONCE [apart] connect, one byte each way, close: {"per_second"}; apart: each to the next IP
- * load hold IP PORT COUNT SECONDS            COUNT connections, each used once, held open: prints "open" when all are
+ * load connect IP PORT COUNT AT_ONCE [apart] connect, one byte each way, close: {"per_second"}; apart: each to the next
+ * IP load hold IP PORT COUNT SECONDS            COUNT connections, each used once, held open: prints "open" when all
+ * are
  */
 #include <arpa/inet.h>
 #include <errno.h>

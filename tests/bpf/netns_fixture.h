@@ -89,8 +89,8 @@ static inline int family_of(const char *ip)
 }
 
 /* Starts a connect; bound to `from` unless NULL. */
-static inline int dial(struct fixture *f, int ns, int family, const char *from, uint16_t from_port,
-		       const char *ip, uint16_t port)
+static inline int dial(struct fixture *f, int ns, int family, const char *from, uint16_t from_port, const char *ip,
+		       uint16_t port)
 {
 	int fd = socket_in(f, ns, family, SOCK_STREAM, 0), one = 1;
 	struct sockaddr_storage ss;
@@ -276,18 +276,17 @@ static inline int fixture_new(void **state)
 	run("ip netns add wr-capp-%d && ip netns add wr-capw-%d", id, id);
 	run("ip -n wr-capp-%d link add eth0 type veth peer name wrcapw netns wr-capw-%d", id, id);
 	/* A link-local address would appear only when duplicate detection is over, in the middle of a test. */
-	run("ip -n wr-capp-%d link set eth0 addrgenmode none && ip -n wr-capw-%d link set wrcapw addrgenmode none", id, id);
+	run("ip -n wr-capp-%d link set eth0 addrgenmode none && ip -n wr-capw-%d link set wrcapw addrgenmode none", id,
+	    id);
 	run("for n in lo eth0; do ip -n wr-capp-%d link set $n up; done", id);
 	run("for n in lo wrcapw; do ip -n wr-capw-%d link set $n up; done", id);
-	run("ip -n wr-capp-%d addr add " POD4 "/24 dev eth0 && ip -n wr-capp-%d addr add " POD6
-	    "/64 dev eth0 nodad",
+	run("ip -n wr-capp-%d addr add " POD4 "/24 dev eth0 && ip -n wr-capp-%d addr add " POD6 "/64 dev eth0 nodad",
 	    id, id);
 	run("ip -n wr-capw-%d addr add " WORLD4 "/24 dev wrcapw && ip -n wr-capw-%d addr add " WORLD6
 	    "/64 dev wrcapw nodad",
 	    id, id);
-	run("ip -n wr-capp-%d route add default via " WORLD4
-	    " && ip -n wr-capp-%d route add default via " WORLD6,
-	    id, id);
+	run("ip -n wr-capp-%d route add default via " WORLD4 " && ip -n wr-capp-%d route add default via " WORLD6, id,
+	    id);
 	run("ip netns exec wr-capp-%d sysctl -qw net.ipv4.tcp_fin_timeout=1", id);
 	snprintf(path, sizeof(path), "/run/netns/wr-capp-%d", id);
 	f->pod = open(path, O_RDONLY | O_CLOEXEC);

@@ -27,8 +27,7 @@ static void pod_sysctl(struct fixture *f, const char *assignment)
 
 /* A connection that the agent's side closes first, so that its end waits in TIME_WAIT; then the same ports
  * again. */
-static void reuse(struct fixture *f, int ns, int listener, const char *from, uint16_t port, const char *ip,
-		  uint16_t to)
+static void reuse(struct fixture *f, int ns, int listener, const char *from, uint16_t port, const char *ip, uint16_t to)
 {
 	for (int i = 0; i < 2; i++) {
 		int fd = dial(f, ns, family_of(ip), from, port, ip, to),
@@ -285,8 +284,7 @@ static void test_dump_without_agent(void **state)
 static void test_renumbered(void **state)
 {
 	struct fixture *f = *state;
-	struct capture_pod pod = {
-		.number = 8, .uid = "u", .namespace_ = "n", .name = "p", .netns_fd = f->pod};
+	struct capture_pod pod = {.number = 8, .uid = "u", .namespace_ = "n", .name = "p", .netns_fd = f->pod};
 	char *before = snapshot(f), *after, *error = NULL;
 	struct capture_leftover *left = NULL;
 	size_t n = 0;
@@ -399,8 +397,8 @@ static void test_refresh_repairs(void **state)
 static void test_itself(void **state)
 {
 	struct fixture *f = *state;
-	int app = listen_on(f, f->pod, "0.0.0.0", 8080), fd = dial(f, f->pod, AF_INET, NULL, 0, POD4, 8080),
-	    peer, agent;
+	int app = listen_on(f, f->pod, "0.0.0.0", 8080), fd = dial(f, f->pod, AF_INET, NULL, 0, POD4, 8080), peer,
+	    agent;
 
 	peer = take(app, WAIT_MS, POD4 ":8080", POD4);
 	assert_true(peer >= 0);
@@ -452,8 +450,7 @@ static void test_strict_source_checks(void **state)
 static void test_foreign_listener(void **state)
 {
 	struct fixture *f = *state;
-	struct capture_pod pod = {
-		.number = 7, .uid = "u", .namespace_ = "n", .name = "p", .netns_fd = f->pod};
+	struct capture_pod pod = {.number = 7, .uid = "u", .namespace_ = "n", .name = "p", .netns_fd = f->pod};
 	int held = listen_on(f, f->pod, "0.0.0.0", 15006);
 	char *error = NULL, *before = snapshot(f), *after;
 
@@ -502,8 +499,7 @@ static void test_forged_mark(void **state)
 static void test_older_connection(void **state)
 {
 	struct fixture *f = *state;
-	int world = listen_on(f, f->world, WORLD4, 80), fd = dial(f, f->pod, AF_INET, NULL, 0, WORLD4, 80),
-	    peer;
+	int world = listen_on(f, f->world, WORLD4, 80), fd = dial(f, f->pod, AF_INET, NULL, 0, WORLD4, 80), peer;
 
 	peer = take(world, WAIT_MS, NULL, POD4);
 	assert_true(peer >= 0);

@@ -101,7 +101,7 @@ static int source_init(struct source *s, uint64_t bytes, uint64_t seed)
 {
 	uint64_t x = seed * 2862933555777941757ULL + 3037000493ULL;
 
-	*s = (struct source){ .left = bytes, .hash.h = 1 };
+	*s = (struct source){.left = bytes, .hash.h = 1};
 	if (!bytes)
 		return 0;
 	s->block = malloc(BLOCK);
@@ -141,8 +141,8 @@ static void source_took(struct source *s, size_t n)
 
 static int dial(const char *addr, const char *port, double timeout)
 {
-	struct sockaddr_in6 sa = { .sin6_family = AF_INET6, .sin6_port = htons((uint16_t)atoi(port)) };
-	struct sockaddr_in s4 = { .sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port)) };
+	struct sockaddr_in6 sa = {.sin6_family = AF_INET6, .sin6_port = htons((uint16_t)atoi(port))};
+	struct sockaddr_in s4 = {.sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port))};
 	bool v4 = inet_pton(AF_INET, addr, &s4.sin_addr) == 1;
 	struct pollfd p;
 	int fd, r, one = 1, err = 0;
@@ -160,7 +160,7 @@ static int dial(const char *addr, const char *port, double timeout)
 		close(fd);
 		return r;
 	}
-	p = (struct pollfd){ .fd = fd, .events = POLLOUT };
+	p = (struct pollfd){.fd = fd, .events = POLLOUT};
 	do
 		r = poll(&p, 1, (int)(timeout * 1000));
 	while (r < 0 && errno == EINTR && !stop);
@@ -176,7 +176,7 @@ static int dial(const char *addr, const char *port, double timeout)
 
 static int set_timeout(int fd, int seconds)
 {
-	struct timeval tv = { .tv_sec = seconds };
+	struct timeval tv = {.tv_sec = seconds};
 
 	return setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv)) |
 	       setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv));
@@ -258,7 +258,7 @@ static void flow_take(struct flow *f, const uint8_t *p, size_t n)
 
 static int flow_send(struct flow *f)
 {
-	static const size_t sizes[] = { 1, 7, 100000, 3, 16384, 2, 65536, 1, 1460, 200000, 13 };
+	static const size_t sizes[] = {1, 7, 100000, 3, 16384, 2, 65536, 1, 1460, 200000, 13};
 	const uint8_t *p;
 
 	for (unsigned round = 0; f->src.left && round < 16; round++) {
@@ -282,7 +282,7 @@ static int flow_run(struct flow *f, int stall_ms)
 	int r = buf ? 0 : -ENOMEM;
 
 	while (r == 0 && (!eof || f->src.left || !fin)) {
-		struct pollfd p = { .fd = f->fd };
+		struct pollfd p = {.fd = f->fd};
 
 		if (!f->src.left && !fin) {
 			shutdown(f->fd, SHUT_WR);
@@ -321,7 +321,7 @@ static struct {
 	uint64_t bytes, hash;
 	int error;
 	unsigned count;
-} last = { .lock = PTHREAD_MUTEX_INITIALIZER };
+} last = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static void last_set(uint64_t bytes, uint64_t hash, int error)
 {
@@ -351,7 +351,7 @@ static void text_addr(const struct sockaddr_in6 *sa, char *buf, size_t size)
 
 static int serve_who(int fd)
 {
-	struct sockaddr_in6 peer = { 0 }, local = { 0 };
+	struct sockaddr_in6 peer = {0}, local = {0};
 	socklen_t n = sizeof(peer), m = sizeof(local);
 	char a[64], b[64], line[160];
 
@@ -365,7 +365,7 @@ static int serve_who(int fd)
 
 static int serve_echo(int fd)
 {
-	struct hash h = { .h = 1 };
+	struct hash h = {.h = 1};
 	uint64_t total = 0;
 	uint8_t buf[16384];
 	int r = 0;
@@ -387,7 +387,7 @@ static int serve_echo(int fd)
 
 static int serve_duplex(int fd)
 {
-	struct flow f = { .fd = fd, .got.h = 1, .want = UINT64_MAX };
+	struct flow f = {.fd = fd, .got.h = 1, .want = UINT64_MAX};
 	char head[HEADER_MAX], tail[HEADER_MAX];
 	uint64_t bytes, seed;
 	int pause_ms, mixed, r = read_line(fd, head, sizeof(head));
@@ -414,7 +414,7 @@ static int serve_duplex(int fd)
 
 static int serve_finfirst(int fd)
 {
-	struct flow f = { .fd = fd, .got.h = 1, .want = UINT64_MAX };
+	struct flow f = {.fd = fd, .got.h = 1, .want = UINT64_MAX};
 	int r;
 
 	shutdown(fd, SHUT_WR);
@@ -437,7 +437,7 @@ static int serve_last(int fd)
 static void *serve_connection(void *arg)
 {
 	struct served *s = arg;
-	struct linger lin = { .l_onoff = 1 };
+	struct linger lin = {.l_onoff = 1};
 	int one = 1;
 	char c;
 
@@ -462,7 +462,7 @@ static void *serve_connection(void *arg)
 
 static int listen_on(const char *port)
 {
-	struct sockaddr_in6 sa = { .sin6_family = AF_INET6, .sin6_port = htons((uint16_t)atoi(port)) };
+	struct sockaddr_in6 sa = {.sin6_family = AF_INET6, .sin6_port = htons((uint16_t)atoi(port))};
 	int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0), one = 1, zero = 0;
 
 	if (fd < 0)
@@ -496,7 +496,7 @@ static int serve(char **specs, int n)
 			return -EINVAL;
 		*colon = '\0';
 		modes[i] = specs[i];
-		p[i] = (struct pollfd){ .fd = listen_on(colon + 1), .events = POLLIN };
+		p[i] = (struct pollfd){.fd = listen_on(colon + 1), .events = POLLIN};
 		if (p[i].fd < 0)
 			return p[i].fd;
 	}
@@ -512,7 +512,7 @@ static int serve(char **specs, int n)
 				continue;
 			s = malloc(sizeof(*s));
 			if (s)
-				*s = (struct served){ .mode = modes[i], .fd = fd };
+				*s = (struct served){.mode = modes[i], .fd = fd};
 			if (!s || pthread_create(&t, &attr, serve_connection, s)) {
 				close(fd);
 				free(s);
@@ -540,8 +540,9 @@ static int result(int error, double started, const char *fmt, ...)
 
 static int bulk(char **a, int n)
 {
-	struct flow f = { .fin_when_sent = true, .got.h = 1 };
-	uint64_t up = strtoull(a[2], NULL, 10), down = strtoull(a[3], NULL, 10), peer_bytes = 0, peer_got = 0, peer_sent = 0;
+	struct flow f = {.fin_when_sent = true, .got.h = 1};
+	uint64_t up = strtoull(a[2], NULL, 10), down = strtoull(a[3], NULL, 10), peer_bytes = 0, peer_got = 0,
+		 peer_sent = 0;
 	double t = now_s();
 	char head[HEADER_MAX];
 	int r;
@@ -561,10 +562,12 @@ static int bulk(char **a, int n)
 		       peer_sent != hash_end(&f.got)))
 		r = -EBADMSG;
 	free(f.src.block);
-	return result(r, t, ", \"up\": %" PRIu64 ", \"down\": %" PRIu64 ", \"peer_received\": %" PRIu64
+	return result(r, t,
+		      ", \"up\": %" PRIu64 ", \"down\": %" PRIu64 ", \"peer_received\": %" PRIu64
 		      ", \"sent_hash\": \"%016" PRIx64 "\", \"peer_received_hash\": \"%016" PRIx64
 		      "\", \"received_hash\": \"%016" PRIx64 "\", \"peer_sent_hash\": \"%016" PRIx64 "\"",
-		      up - f.src.left, f.received, peer_bytes, hash_end(&f.src.hash), peer_got, hash_end(&f.got), peer_sent);
+		      up - f.src.left, f.received, peer_bytes, hash_end(&f.src.hash), peer_got, hash_end(&f.got),
+		      peer_sent);
 }
 
 static int ping(char **a)
@@ -604,10 +607,10 @@ static void tally_print(int error, double started, const struct tally *t, const 
 
 	for (unsigned i = 0; i < 256; i++)
 		if (t->errnos[i] && n < sizeof(list) - 64)
-			n += (size_t)snprintf(list + n, sizeof(list) - n, "%s\"%s\": %u", n ? ", " : "", strerror((int)i),
-					      t->errnos[i]);
-	result(error, started, ", \"done\": %u, \"failed\": %u, \"slowest\": %.6f, \"errors\": {%s}%s", t->ok, t->failed,
-	       t->slowest, list, extra);
+			n += (size_t)snprintf(list + n, sizeof(list) - n, "%s\"%s\": %u", n ? ", " : "",
+					      strerror((int)i), t->errnos[i]);
+	result(error, started, ", \"done\": %u, \"failed\": %u, \"slowest\": %.6f, \"errors\": {%s}%s", t->ok,
+	       t->failed, t->slowest, list, extra);
 }
 
 static void tally_add(struct tally *t, int r, double took)
@@ -644,7 +647,7 @@ static int one_exchange(const char *addr, const char *port, unsigned n, double t
 
 static int serial(char **a)
 {
-	struct tally t = { 0 };
+	struct tally t = {0};
 	double start = now_s();
 
 	for (unsigned i = 0; i < (unsigned)atoi(a[2]) && !stop; i++) {
@@ -680,7 +683,7 @@ static void *every_one(void *arg)
 static int every(char **a)
 {
 	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-	struct tally t = { 0 };
+	struct tally t = {0};
 	double start = now_s(), interval = atof(a[2]) / 1000, end = start + atof(a[3]), next = start;
 	unsigned started = 0;
 	pthread_attr_t attr;
@@ -697,7 +700,7 @@ static int every(char **a)
 			usleep((useconds_t)(wait * 1e6));
 		if (!w)
 			break;
-		*w = (struct timed){ .a = a, .t = &t, .lock = &lock, .n = started };
+		*w = (struct timed){.a = a, .t = &t, .lock = &lock, .n = started};
 		if (pthread_create(&th, &attr, every_one, w) == 0)
 			started++;
 		else
@@ -783,7 +786,7 @@ static int burst(char **a, int n)
 	int hold_ms = n > 3 ? atoi(a[3]) : 0;
 	struct burst *b = calloc(count, sizeof(*b));
 	pthread_t *th = calloc(count, sizeof(*th));
-	struct tally t = { 0 };
+	struct tally t = {0};
 	double start = now_s();
 	pthread_attr_t attr;
 	char extra[128];
@@ -793,7 +796,7 @@ static int burst(char **a, int n)
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, 128 * 1024);
 	for (unsigned i = 0; i < count; i++) {
-		b[i] = (struct burst){ .a = a, .who = n > 4 && !strcmp(a[4], "who"), .fd = -1 };
+		b[i] = (struct burst){.a = a, .who = n > 4 && !strcmp(a[4], "who"), .fd = -1};
 		if (pthread_create(&th[i], &attr, burst_one, &b[i]))
 			b[i].r = -EAGAIN;
 	}
@@ -818,7 +821,7 @@ static int burst(char **a, int n)
 
 int main(int argc, char **argv)
 {
-	struct sigaction sa = { .sa_handler = on_term };
+	struct sigaction sa = {.sa_handler = on_term};
 
 	sigaction(SIGTERM, &sa, NULL);
 	sigaction(SIGINT, &sa, NULL);

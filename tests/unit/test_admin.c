@@ -157,8 +157,7 @@ static void commands_are_answered(void **state)
 			    "{\"ok\":true,\"result\":{\"a\":1}}\n");
 	assert_string_equal(exchange(dial_admin(), "{\"command\": \"refuse\"}\n"),
 			    "{\"ok\":false,\"error\":\"no such thing\",\"code\":2}\n");
-	assert_string_equal(exchange(dial_admin(), "{\"command\": \"slow\"}\n"),
-			    "{\"ok\":true,\"result\":\"late\"}\n");
+	assert_string_equal(exchange(dial_admin(), "{\"command\": \"slow\"}\n"), "{\"ok\":true,\"result\":\"late\"}\n");
 	assert_non_null(strstr(exchange(dial_admin(), "{\"command\": \"nonsense\"}\n"), "unknown command"));
 	assert_non_null(strstr(exchange(dial_admin(), "garbage\n"), "\"ok\":false"));
 	assert_non_null(strstr(exchange(dial_admin(), "{\"command\": 3}\n"), "\"ok\":false"));
@@ -211,10 +210,9 @@ static void readiness_says_what_is_pending(void **state)
 	atomic_store(&up, true);
 	assert_non_null(strstr(exchange(dial_readiness(), probe), "HTTP/1.1 200 OK"));
 	assert_non_null(strstr(exchange(dial_readiness(), "GET /other HTTP/1.1\r\nHost: x\r\n\r\n"), "404"));
-	assert_non_null(
-		strstr(exchange(dial_readiness(),
-				"POST /healthz/ready HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"),
-		       "405"));
+	assert_non_null(strstr(
+		exchange(dial_readiness(), "POST /healthz/ready HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"),
+		"405"));
 	assert_non_null(strstr(exchange(dial_readiness(), "\x16\x03\x01 nonsense\r\n\r\n"), "400"));
 }
 
@@ -240,8 +238,7 @@ static void silent_clients_do_not_block(void **state)
 	atomic_store(&up, true);
 	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
 		fds[i] = dial_readiness();
-	assert_non_null(strstr(exchange(dial_readiness(), "GET /healthz/ready HTTP/1.1\r\nHost: x\r\n\r\n"),
-			       "200 OK"));
+	assert_non_null(strstr(exchange(dial_readiness(), "GET /healthz/ready HTTP/1.1\r\nHost: x\r\n\r\n"), "200 OK"));
 	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
 		close(fds[i]);
 }
@@ -257,9 +254,8 @@ static void port_is_shared_with_a_successor_alone(void **state)
 	beside = readiness_bind(port, true);
 	assert_true(beside >= 0);
 	for (int i = 0; i < 20; i++)
-		assert_non_null(
-			strstr(exchange(dial_readiness(), "GET /healthz/ready HTTP/1.1\r\nHost: x\r\n\r\n"),
-			       "HTTP/1.1"));
+		assert_non_null(strstr(exchange(dial_readiness(), "GET /healthz/ready HTTP/1.1\r\nHost: x\r\n\r\n"),
+				       "HTTP/1.1"));
 	close(beside);
 }
 

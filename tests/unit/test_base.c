@@ -36,9 +36,10 @@ static void addresses_have_one_form(void **state)
 
 static void ports_are_parsed_strictly(void **state)
 {
-	static const char *const bad[] = {"",	     "10.0.0.1",	"10.0.0.1:",  "10.0.0.1:0",  "10.0.0.1:65536", ":80",
-					  "fd00::1:80", "[10.0.0.1]:80", "[fd00::1]80", "[fd00::1]:", "10.0.0.1:+8",
-					  "10.0.0.1: 8", "[]:80",	"[fd00::1:80",	"10.0.0.1:80x"};
+	static const char *const bad[] = {
+		"",	      "10.0.0.1",      "10.0.0.1:",   "10.0.0.1:0", "10.0.0.1:65536", ":80",
+		"fd00::1:80", "[10.0.0.1]:80", "[fd00::1]80", "[fd00::1]:", "10.0.0.1:+8",    "10.0.0.1: 8",
+		"[]:80",      "[fd00::1:80",   "10.0.0.1:80x"};
 	struct ip_port p;
 	char text[IP_PORT_STRLEN];
 
@@ -85,8 +86,7 @@ static void masks_leave_the_network(void **state)
 		{"::1/0", "::/0"},
 		{"::ffff:10.1.2.3/104", "10.0.0.0/8"},
 		{"::ffff:0:0/96", "0.0.0.0/0"},
-		{"ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128",
-		 "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128"},
+		{"ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128"},
 	};
 	char text[IP_CIDR_STRLEN];
 	struct ip_addr a;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The whole L4 engine without BPF: in a network namespace of its own, lo carries the addresses of a client pod, a server
- * pod and a Service. A listener on the Service's address plays capture: its accepted sockets' local address is where the
- * client wanted to go, just as after bpf_sk_assign. Real TLS, real HTTP/2, real sockets.
+ * The whole L4 engine without BPF: in a network namespace of its own, lo carries the addresses of a client pod, a
+ * server pod and a Service. A listener on the Service's address plays capture: its accepted sockets' local address is
+ * where the client wanted to go, just as after bpf_sk_assign. Real TLS, real HTTP/2, real sockets.
  */
 #include "engine/base/cleanup.h"
 #include "engine/base/clock.h"
@@ -212,7 +212,8 @@ static int set_up(void **state)
 	add_service(d);
 	engine_model_apply(engine, d);
 	model_delta_free(d);
-	add_pod(1, client_w, client_id, listen_at(VIP, 80, false), listen_at(PLAIN, 81, false), listen_at(CLIENT, 15008, false));
+	add_pod(1, client_w, client_id, listen_at(VIP, 80, false), listen_at(PLAIN, 81, false),
+		listen_at(CLIENT, 15008, false));
 	add_pod(2, server_w, server_id, listen_at(SERVER, 15001, false), listen_at(SERVER, 82, false),
 		listen_at(SERVER, 15008, false));
 	assert_int_equal(engine_start(engine), 0);
@@ -491,10 +492,14 @@ static void removal_ends_by_reset(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(bytes_and_addresses_arrive), cmocka_unit_test(bulk_both_ways_and_half_close),
-		cmocka_unit_test(reset_stays_reset),	      cmocka_unit_test(refused_app_is_a_reset),
-		cmocka_unit_test(slow_reader_keeps_everything), cmocka_unit_test(many_connections_leave_nothing),
-		cmocka_unit_test(dumps_show_what_is_open),    cmocka_unit_test(removal_ends_by_reset),
+		cmocka_unit_test(bytes_and_addresses_arrive),
+		cmocka_unit_test(bulk_both_ways_and_half_close),
+		cmocka_unit_test(reset_stays_reset),
+		cmocka_unit_test(refused_app_is_a_reset),
+		cmocka_unit_test(slow_reader_keeps_everything),
+		cmocka_unit_test(many_connections_leave_nothing),
+		cmocka_unit_test(dumps_show_what_is_open),
+		cmocka_unit_test(removal_ends_by_reset),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -221,7 +221,8 @@ static struct enrolment *enrolment(void)
 
 static void start(void)
 {
-	struct pods_config cfg = {.loop = loop, .drain_ms = 60000, .found_addresses = found_addresses, .changed = changed};
+	struct pods_config cfg = {
+		.loop = loop, .drain_ms = 60000, .found_addresses = found_addresses, .changed = changed};
 
 	assert_int_equal(pods_new(&cfg, &pods), 0);
 }
@@ -437,10 +438,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(leftover_of_another_namespace_goes, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(leftover_that_stays_out_leaves_capture, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(label_off_and_on_again_keeps_the_pod_in, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(label_on_again_during_the_drain_joins_beside_it, set_up,
-						tear_down),
-		cmocka_unit_test_setup_teardown(pod_beyond_the_last_number_joins_when_one_is_free, set_up,
-						tear_down),
+		cmocka_unit_test_setup_teardown(label_on_again_during_the_drain_joins_beside_it, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(pod_beyond_the_last_number_joins_when_one_is_free, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(refusals_that_need_help_are_alarms, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(attempt_that_cannot_be_undone_ends, set_up, tear_down),
 	};

@@ -43,7 +43,8 @@ static void baggage_names_the_source(void **state)
 
 static void baggage_of_others_is_read(void **state)
 {
-	struct workload *w = hbone_baggage_parse("other=1, service.name=web;p=q,k8s.namespace.name=shop,k8s.cluster.name=,service.name=two,");
+	struct workload *w = hbone_baggage_parse(
+		"other=1, service.name=web;p=q,k8s.namespace.name=shop,k8s.cluster.name=,service.name=two,");
 
 	(void)state;
 	assert_non_null(w);
@@ -89,8 +90,9 @@ static void traceparent_has_its_form(void **state)
 
 static void authorities(void **state)
 {
-	static const char *const bad[] = {"", "10.0.0.1", "web", "web:", "web:0", ":80", "10.0.0.256:80", "a b:80", "web:99999",
-					  "fd00::1:80", "we\x01:80", "web:8 0", "web:-1"};
+	static const char *const bad[] = {"",	       "10.0.0.1",	"web",	  "web:",      "web:0",
+					  ":80",       "10.0.0.256:80", "a b:80", "web:99999", "fd00::1:80",
+					  "we\x01:80", "web:8 0",	"web:-1"};
 	struct hbone_authority a;
 
 	(void)state;

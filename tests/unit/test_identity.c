@@ -39,9 +39,19 @@ static int tear_down(void **state)
 
 static void spiffe_ids_are_exact(void **state)
 {
-	static const char *const bad[] = {"", "spiffe://", "spiffe://td", "spiffe://td/ns/a", "spiffe://td/ns/a/sa/", "spiffe://td/ns//sa/a",
-					  "spiffe:///ns/a/sa/a", "spiffe://td/ns/a/sa/b/c", "spiffe://td/sa/a/ns/b", "http://td/ns/a/sa/b",
-					  "spiffe://td/ns/a/sa/b%2f", "spiffe://td/ns/a/sa/b?x", "spiffe://td:1/ns/a/sa/b"};
+	static const char *const bad[] = {"",
+					  "spiffe://",
+					  "spiffe://td",
+					  "spiffe://td/ns/a",
+					  "spiffe://td/ns/a/sa/",
+					  "spiffe://td/ns//sa/a",
+					  "spiffe:///ns/a/sa/a",
+					  "spiffe://td/ns/a/sa/b/c",
+					  "spiffe://td/sa/a/ns/b",
+					  "http://td/ns/a/sa/b",
+					  "spiffe://td/ns/a/sa/b%2f",
+					  "spiffe://td/ns/a/sa/b?x",
+					  "spiffe://td:1/ns/a/sa/b"};
 	struct spiffe_id id;
 
 	(void)state;
@@ -53,8 +63,9 @@ static void spiffe_ids_are_exact(void **state)
 }
 
 /* Runs a handshake between two memory BIO ends; the reasons of both sides. */
-static void shake(struct ca *ca_client, const char *client, struct ca *ca_server, const char *server, const char *expected,
-		  const char *trust_domain, enum wr_reason *ret_client, enum wr_reason *ret_server)
+static void shake(struct ca *ca_client, const char *client, struct ca *ca_server, const char *server,
+		  const char *expected, const char *trust_domain, enum wr_reason *ret_client,
+		  enum wr_reason *ret_server)
 {
 	struct tls_verify vc = {.expected = expected}, vs = {.trust_domain = trust_domain};
 	struct tls_identity *ic, *is;

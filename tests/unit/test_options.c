@@ -36,10 +36,10 @@ static int parse(struct options *ret, const char *const *args, int n)
 	return r;
 }
 
-#define PARSE(ret, ...)                                                                                      \
-	({                                                                                                   \
-		const char *const args_[] = {__VA_ARGS__};                                                   \
-		parse(ret, args_, (int)ARRAY_SIZE(args_));                                                   \
+#define PARSE(ret, ...)                                                                                                \
+	({                                                                                                             \
+		const char *const args_[] = {__VA_ARGS__};                                                             \
+		parse(ret, args_, (int)ARRAY_SIZE(args_));                                                             \
 	})
 
 static void defaults_hold(void **state)
@@ -69,9 +69,8 @@ static void values_are_read(void **state)
 	(void)state;
 	assert_int_equal(PARSE(&o, NEEDED, "--drain", "500ms", "--dial-timeout=2m", "--buffer-limit=128Mi",
 			       "--takeover", "--mesh-cidr=10.0.0.0/8,fd00::/8", "--mesh-cidr=192.168.0.0/16",
-			       "--mesh-cidr", "172.16.0.0/12", "--log=debug,json",
-			       "--access-log=/var/log/warren,json", "--on-agent-loss=open",
-			       "--assume-missing=tcx,sockops"),
+			       "--mesh-cidr", "172.16.0.0/12", "--log=debug,json", "--access-log=/var/log/warren,json",
+			       "--on-agent-loss=open", "--assume-missing=tcx,sockops"),
 			 0);
 	assert_int_equal(o.drain_ms, 500);
 	assert_int_equal(o.dial_timeout_ms, 120000);
@@ -187,20 +186,19 @@ static void file_holds_comments_quotes_and_lists(void **state)
 	struct options o;
 
 	(void)state;
-	assert_int_equal(parse_file(&o,
-				    "# first\n"
-				    "  \t # second\r\n"
-				    "\n"
-				    "log = debug # comment = behind a blank\r\n"
-				    "\tdrain\t=\t7s\t# and behind a tab\n"
-				    "cluster-id = a#b\n"
-				    "network =#n\n"
-				    "access-log = \"/var/log/a # b ,json\" # the # in quotes is the file's\n"
-				    "run-dir = '/run/it is \" warren'\n"
-				    "pin-dir = /sys/it's\n"
-				    "takeover=true\n"
-				    "mesh-cidr = 10.1.0.0/16, fd01::/16 # two\n"
-				    "mesh-cidr = 10.2.0.0/16"),
+	assert_int_equal(parse_file(&o, "# first\n"
+					"  \t # second\r\n"
+					"\n"
+					"log = debug # comment = behind a blank\r\n"
+					"\tdrain\t=\t7s\t# and behind a tab\n"
+					"cluster-id = a#b\n"
+					"network =#n\n"
+					"access-log = \"/var/log/a # b ,json\" # the # in quotes is the file's\n"
+					"run-dir = '/run/it is \" warren'\n"
+					"pin-dir = /sys/it's\n"
+					"takeover=true\n"
+					"mesh-cidr = 10.1.0.0/16, fd01::/16 # two\n"
+					"mesh-cidr = 10.2.0.0/16"),
 			 0);
 	assert_string_equal(o.log, "debug");
 	assert_int_equal(o.drain_ms, 7000);
@@ -341,10 +339,8 @@ static void wrong_ranges_are_refused(void **state)
 		{",", "--mesh-cidr: ,: expected no empty range"},
 		{"10.0.0.0/8,,fd00::/8", "expected no empty range"},
 		{",10.0.0.0/8", "expected no empty range"},
-		{"10.0.0.1/8",
-		 "--mesh-cidr: 10.0.0.1/8: expected a range without host bits, perhaps 10.0.0.0/8"},
-		{"fd00::/8,fd77:1::2/32",
-		 "fd77:1::2/32: expected a range without host bits, perhaps fd77:1::/32"},
+		{"10.0.0.1/8", "--mesh-cidr: 10.0.0.1/8: expected a range without host bits, perhaps 10.0.0.0/8"},
+		{"fd00::/8,fd77:1::2/32", "fd77:1::2/32: expected a range without host bits, perhaps fd77:1::/32"},
 		{"1.2.3.4/0", "perhaps 0.0.0.0/0"},
 		{"::1/0", "perhaps ::/0"},
 		{"All", "--mesh-cidr: All: expected ranges"},
@@ -386,9 +382,9 @@ static void names_go_into_identities_and_logs(void **state)
 {
 	static const char *const domains[] = {"trust-domain", "cluster-domain"};
 	static const char *const names[] = {"cluster-id", "network", "node"};
-	static const char *const bad_domains[] = {
-		"",	".",	      "a.",   ".a",	  "a..b", "UPPER", "a b", "a/b", "a:1",
-		"td\n", "spiffe://a", "a%41", "\xc3\xa4", "a\tb", "a\"b",  "a,b", "*.a", "cluster.Local"};
+	static const char *const bad_domains[] = {"",	      ".",    "a.",   ".a",   "a..b",	    "UPPER",
+						  "a b",      "a/b",  "a:1",  "td\n", "spiffe://a", "a%41",
+						  "\xc3\xa4", "a\tb", "a\"b", "a,b",  "*.a",	    "cluster.Local"};
 	static const char *const bad_names[] = {"a b",	"a\"b", "a'b",	 "a`b",	    "a/b",	"a\\b",
 						"a\nb", " a",	"a\x7f", "\x1b[1m", "\xc3\xa4", "a\tb"};
 	char text[300];
@@ -431,8 +427,7 @@ static void numbers_have_digits_units_and_bounds(void **state)
 		{"--workers=0x10", "--workers: 0x10: expected a whole number"},
 		{"--workers=18446744073709551617", "expected a whole number, from 0 to 256"},
 		{"--readiness-port=99999999999999999999", "--readiness-port: 99999999999999999999: expected"},
-		{"--drain=999999h",
-		 "--drain: 999999h: expected a time such as 500ms, 5s, 10m or 24h, from 0ms to 24h"},
+		{"--drain=999999h", "--drain: 999999h: expected a time such as 500ms, 5s, 10m or 24h, from 0ms to 24h"},
 		{"--drain=-5s", "--drain: -5s: expected a time"},
 		{"--drain=5 s", "--drain: 5 s: expected a time"},
 		{"--drain=5S", "--drain: 5S: expected a time"},
@@ -495,8 +490,7 @@ static void dump_shows_what_is_in_force(void **state)
 	cJSON_Delete(dump);
 	assert_int_equal(PARSE(&o, NEEDED, "--mesh-cidr=10.0.0.0/8", "--mesh-cidr=fd00::1"), 0);
 	dump = options_dump(&o);
-	assert_string_equal(cJSON_GetStringValue(cJSON_GetObjectItem(dump, "mesh-cidr")),
-			    "10.0.0.0/8,fd00::1/128");
+	assert_string_equal(cJSON_GetStringValue(cJSON_GetObjectItem(dump, "mesh-cidr")), "10.0.0.0/8,fd00::1/128");
 	cJSON_Delete(dump);
 }
 

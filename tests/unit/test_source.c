@@ -18,7 +18,8 @@
 static const char mesh[] =
 	"apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {istio.io/dataplane-mode: ambient}}\n---\n"
 	"apiVersion: v1\nkind: Pod\nmetadata: {name: web-1, namespace: shop, labels: {app: web}}\n"
-	"spec: {nodeName: n2, serviceAccountName: web, containers: [{name: c, ports: [{name: http, containerPort: 8080}]}]}\n"
+	"spec: {nodeName: n2, serviceAccountName: web, containers: [{name: c, ports: [{name: http, containerPort: "
+	"8080}]}]}\n"
 	"status: {podIPs: [{ip: 10.0.2.1}, {ip: 'fd00::1'}], conditions: [{type: Ready, status: 'True'}]}\n---\n"
 	"apiVersion: v1\nkind: Pod\nmetadata: {name: web-2, namespace: shop, labels: {app: web}}\n"
 	"spec: {nodeName: n2, containers: [{name: c, ports: [{name: http, containerPort: 9090}]}]}\n"
@@ -27,7 +28,8 @@ static const char mesh[] =
 	"spec: {nodeName: n1}\nstatus: {podIP: 10.0.1.9}\n---\n"
 	"apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop}\n"
 	"spec: {clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1, 'fd96::1'], selector: {app: web},\n"
-	"       ports: [{name: http, port: 80, targetPort: http}, {name: raw, port: 81}, {name: dns, port: 53, protocol: UDP}]}\n";
+	"       ports: [{name: http, port: 80, targetPort: http}, {name: raw, port: 81}, {name: dns, port: 53, "
+	"protocol: UDP}]}\n";
 
 static struct store store;
 static struct assembly assembly;
@@ -123,15 +125,18 @@ static void pods_unknown_and_illegal(void **state)
 	assert_int_equal(to("127.0.0.1", 15001).reason, WR_REASON_LOOP);
 }
 
-#define HEIR                                                                                                 \
-	"apiVersion: v1\nkind: Pod\nmetadata: {name: heir, namespace: shop, labels: {istio.io/dataplane-mode: ambient}}\n" \
+#define HEIR                                                                                                           \
+	"apiVersion: v1\nkind: Pod\nmetadata: {name: heir, namespace: shop, labels: {istio.io/dataplane-mode: "        \
+	"ambient}}\n"                                                                                                  \
 	"spec: {nodeName: n2}\nstatus: {podIP: 10.0.2.7}\n---\n"
-#define LEAVER(metadata, status)                                                                             \
-	"apiVersion: v1\nkind: Pod\nmetadata: {name: leaver, namespace: shop" metadata                       \
+#define LEAVER(metadata, status)                                                                                       \
+	"apiVersion: v1\nkind: Pod\nmetadata: {name: leaver, namespace: shop" metadata                                 \
 	", labels: {istio.io/dataplane-mode: none}}\nspec: {nodeName: n2}\nstatus: {podIP: 10.0.2.7" status "}\n---\n"
-#define SLICED                                                                                               \
-	"apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: shop}\nspec: {clusterIP: 10.96.0.9, ports: [{port: 80}]}\n---\n" \
-	"apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\nmetadata: {name: s-1, namespace: shop, "         \
+#define SLICED                                                                                                         \
+	"apiVersion: v1\nkind: Service\nmetadata: {name: s, namespace: shop}\nspec: {clusterIP: 10.96.0.9, ports: "    \
+	"[{port: 80}]}\n---\n"                                                                                         \
+	"apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\nmetadata: {name: s-1, namespace: "   \
+	"shop, "                                                                                                       \
 	"labels: {kubernetes.io/service-name: s}}\nports: [{port: 80}]\nendpoints: [{addresses: [10.0.2.7]}]\n"
 
 /* The new holder of an address is in the mesh, the old one was not: no order of events makes it plaintext. */
@@ -139,7 +144,8 @@ static void an_address_that_was_handed_on(void **state)
 {
 	static const char *const steps[] = {
 		LEAVER(", deletionTimestamp: '2030-01-01T00:00:00Z'", "") HEIR SLICED,
-		HEIR LEAVER(", deletionTimestamp: '2030-01-01T00:00:00Z'", ", conditions: [{type: Ready, status: 'False'}]") SLICED,
+		HEIR LEAVER(", deletionTimestamp: '2030-01-01T00:00:00Z'",
+			    ", conditions: [{type: Ready, status: 'False'}]") SLICED,
 		HEIR LEAVER(", deletionTimestamp: '2030-01-01T00:00:00Z'", ", phase: Succeeded") SLICED,
 		HEIR SLICED,
 	};
@@ -153,7 +159,8 @@ static void an_address_that_was_handed_on(void **state)
 		assert_int_equal(to("10.96.0.9", 80).kind, ROUTE_HBONE);
 	}
 	/* Until it ends it is where it was. */
-	reload("apiVersion: v1\nkind: Pod\nmetadata: {name: heir, namespace: shop, deletionTimestamp: '2030-01-01T00:00:00Z', "
+	reload("apiVersion: v1\nkind: Pod\nmetadata: {name: heir, namespace: shop, deletionTimestamp: "
+	       "'2030-01-01T00:00:00Z', "
 	       "labels: {istio.io/dataplane-mode: ambient}}\nspec: {nodeName: n2}\nstatus: {podIP: 10.0.2.7}\n");
 	assert_int_equal(to("10.0.2.7", 80).kind, ROUTE_HBONE);
 }
@@ -208,9 +215,11 @@ static void bad_values_are_refused_and_the_last_good_stays(void **state)
 		{"clusterIP: 10.96.0.1", "clusterIP: ten", "Service/shop/web", "spec.clusterIP"},
 		{"targetPort: http", "targetPort: '8080'", "Service/shop/web", "spec.ports[].targetPort: a number"},
 		{"selector: {app: web}", "selector: {app: }", "Service/shop/web", "spec.selector.app"},
-		{"labels: {app: web}", "labels: {app: web, version: 1.10}", "Pod/shop/web-1", "metadata.labels.version"},
+		{"labels: {app: web}", "labels: {app: web, version: 1.10}", "Pod/shop/web-1",
+		 "metadata.labels.version"},
 		{"containerPort: 8080", "containerPort: x", "Pod/shop/web-1", "containerPort"},
-		{"nodeName: n2, serviceAccountName", "nodeName: [n2], serviceAccountName", "Pod/shop/web-1", "spec.nodeName"},
+		{"nodeName: n2, serviceAccountName", "nodeName: [n2], serviceAccountName", "Pod/shop/web-1",
+		 "spec.nodeName"},
 		{"serviceAccountName: web", "serviceAccountName: We/b", "Pod/shop/web-1", "spec.serviceAccountName"},
 	};
 
@@ -269,8 +278,7 @@ static bool problem_says(const char *text)
 {
 	const cJSON *p;
 
-	cJSON_ArrayForEach(p, store.problems)
-	{
+	cJSON_ArrayForEach(p, store.problems) {
 		if (strstr(decode_string(p, "reason", ""), text))
 			return true;
 	}
@@ -279,15 +287,18 @@ static bool problem_says(const char *text)
 
 static void anchors_and_merge_keys_are_resolved(void **state)
 {
-	static const char bomb[] = "a: &a [x,x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\n"
+	static const char bomb[] = "a: &a [x,x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c "
+				   "[*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\n"
 				   "d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]\n"
 				   "f: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e,*e]\n";
 
 	(void)state;
 	reload("apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: s, labels: &l {app: web, version: &v '2'}}\n"
 	       "spec: {}\nstatus: {podIP: &ip 10.0.7.1, podIPs: [{ip: *ip}]}\n---\n"
-	       "apiVersion: v1\nkind: Service\nmetadata: {name: w, namespace: s, labels: {<<: {app: one, more: x}, app: two}}\n"
-	       "spec: {clusterIP: 10.96.7.1, selector: {<<: [&s {app: web}, {app: no}]}, notes: [*s], ports: [{port: &p 80, targetPort: *p}]}\n");
+	       "apiVersion: v1\nkind: Service\nmetadata: {name: w, namespace: s, labels: {<<: {app: one, more: x}, "
+	       "app: two}}\n"
+	       "spec: {clusterIP: 10.96.7.1, selector: {<<: [&s {app: web}, {app: no}]}, notes: [*s], ports: [{port: "
+	       "&p 80, targetPort: *p}]}\n");
 	assert_int_equal(cJSON_GetArraySize(store.problems), 0);
 	assert_int_equal(to("10.96.7.1", 80).target.port, 80);
 	assert_string_equal(to("10.96.7.1", 80).workload->canonical_revision, "2");
@@ -307,11 +318,13 @@ static void slices_win_over_selectors(void **state)
 	struct route r;
 
 	(void)state;
-	snprintf(text, sizeof(text),
-		 "%s---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: web-x, namespace: shop,\n"
-		 "  labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\n"
-		 "endpoints: [{addresses: [192.0.2.7], conditions: {ready: true}}]\nports: [{name: http, port: 8000}]\n",
-		 mesh);
+	snprintf(
+		text, sizeof(text),
+		"%s---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: web-x, namespace: "
+		"shop,\n"
+		"  labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\n"
+		"endpoints: [{addresses: [192.0.2.7], conditions: {ready: true}}]\nports: [{name: http, port: 8000}]\n",
+		mesh);
 	reload(text);
 	r = to("10.96.0.1", 80);
 	assert_int_equal(r.kind, ROUTE_TCP);
@@ -322,10 +335,11 @@ static void slices_win_over_selectors(void **state)
 /* A Service without selector and what an operator wrote for it, in the older form too. */
 static void endpoints_serve_without_a_selector(void **state)
 {
-	static const char service[] = "apiVersion: v1\nkind: Service\nmetadata: {name: db}\n"
-				      "spec: {clusterIP: 10.96.5.1, ports: [{port: 5432}]%s}\n---\n"
-				      "apiVersion: v1\nkind: Endpoints\nmetadata: {name: db}\nsubsets:\n"
-				      "- {addresses: [{ip: %s}], notReadyAddresses: [{ip: 192.0.2.43}], ports: [{port: 9376}]}\n";
+	static const char service[] =
+		"apiVersion: v1\nkind: Service\nmetadata: {name: db}\n"
+		"spec: {clusterIP: 10.96.5.1, ports: [{port: 5432}]%s}\n---\n"
+		"apiVersion: v1\nkind: Endpoints\nmetadata: {name: db}\nsubsets:\n"
+		"- {addresses: [{ip: %s}], notReadyAddresses: [{ip: 192.0.2.43}], ports: [{port: 9376}]}\n";
 	char text[600];
 
 	(void)state;
@@ -336,7 +350,8 @@ static void endpoints_serve_without_a_selector(void **state)
 	assert_int_equal(to("10.96.5.1", 5432).service->n_endpoints, 2);
 	snprintf(text, sizeof(text), service, "", "192.0.2.420");
 	reload(text);
-	assert_non_null(strstr(resource("Endpoints/default/db")->reason, "subsets[].addresses[]: not an IP address: 192.0.2.420 (line 10)"));
+	assert_non_null(strstr(resource("Endpoints/default/db")->reason,
+			       "subsets[].addresses[]: not an IP address: 192.0.2.420 (line 10)"));
 	assert_int_equal(to("10.96.5.1", 5432).kind, ROUTE_TCP);
 	snprintf(text, sizeof(text), service, ", selector: {app: none}", "192.0.2.42");
 	reload(text);
@@ -354,7 +369,8 @@ static void slices_name_pods_that_are_there(void **state)
 	char text[2 * sizeof(mesh)];
 
 	(void)state;
-	snprintf(text, sizeof(text), "%.*s%s", (int)(strstr(mesh, "---\napiVersion: v1\nkind: Service") - mesh), mesh, slice);
+	snprintf(text, sizeof(text), "%.*s%s", (int)(strstr(mesh, "---\napiVersion: v1\nkind: Service") - mesh), mesh,
+		 slice);
 	reload(text);
 	assert_string_equal(to("10.96.0.1", 80).workload->name, "web-1");
 	assert_int_equal(to("10.96.0.1", 80).kind, ROUTE_HBONE);
@@ -371,12 +387,14 @@ static void named_ports_are_tcp(void **state)
 	(void)state;
 	edit("ports: [{name: http, containerPort: 8080}]", "ports: [{name: http, containerPort: 8443, protocol: UDP}]");
 	assert_int_equal(to("10.96.0.1", 80).reason, WR_REASON_NO_ENDPOINT);
-	edit("ports: [{name: http, containerPort: 8080}]",
-	     "ports: [{name: http, containerPort: 8443, protocol: UDP}, {name: http, containerPort: 8080, protocol: TCP}]");
+	edit("ports: [{name: http, containerPort: 8080}]", "ports: [{name: http, containerPort: 8443, protocol: UDP}, "
+							   "{name: http, containerPort: 8080, protocol: TCP}]");
 	assert_int_equal(to("10.96.0.1", 80).target.port, 8080);
 	snprintf(text, sizeof(text),
-		 "%s---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: web-x, namespace: shop,\n"
-		 "  labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\nendpoints: [{addresses: [192.0.2.7]}]\n"
+		 "%s---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: web-x, namespace: "
+		 "shop,\n"
+		 "  labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\nendpoints: [{addresses: "
+		 "[192.0.2.7]}]\n"
 		 "ports: [{name: http, port: 8000}, {name: http, port: 8443, protocol: UDP}]\n",
 		 mesh);
 	reload(text);
@@ -409,7 +427,8 @@ static void owners_name_the_workload(void **state)
 		struct workload *w;
 
 		snprintf(with, sizeof(with),
-			 "{name: web-1, ownerReferences: [{kind: Node, name: n}, {controller: true, kind: %s, name: '%s'}], "
+			 "{name: web-1, ownerReferences: [{kind: Node, name: n}, {controller: true, kind: %s, name: "
+			 "'%s'}], "
 			 "namespace: shop, labels: {pod-template-hash: '%s', app: web}}",
 			 cases[i].kind, cases[i].owner, cases[i].hash);
 		edit("{name: web-1, namespace: shop, labels: {app: web}}", with);
@@ -451,18 +470,21 @@ static void claim(const char *a, const char *b, const char *c)
 
 	for (int i = 0; i < 3; i++)
 		if (*metas[i])
-			n += (size_t)snprintf(text + n, sizeof(text) - n,
-					      "---\napiVersion: v1\nkind: Pod\nmetadata: {name: %c, namespace: shop, %s}\n"
-					      "spec: {nodeName: n2}\nstatus: {podIPs: [{ip: 10.0.3.%d}, {ip: 10.0.3.9}]}\n",
-					      'a' + i, metas[i], i + 1);
+			n += (size_t)snprintf(
+				text + n, sizeof(text) - n,
+				"---\napiVersion: v1\nkind: Pod\nmetadata: {name: %c, namespace: shop, %s}\n"
+				"spec: {nodeName: n2}\nstatus: {podIPs: [{ip: 10.0.3.%d}, {ip: 10.0.3.9}]}\n",
+				'a' + i, metas[i], i + 1);
 	reload(text);
 }
 
 static void an_address_has_one_owner(void **state)
 {
-	static const char none[] = "labels: {}", old[] = "creationTimestamp: '2024-05-01T10:00:00Z'",
-			  young[] = "creationTimestamp: '2024-05-01T10:00:01Z'",
-			  gone[] = "creationTimestamp: '2024-04-01T10:00:00Z', deletionTimestamp: '2024-06-01T10:00:00Z'";
+	static const char
+		none[] = "labels: {}",
+		old[] = "creationTimestamp: '2024-05-01T10:00:00Z'",
+		young[] = "creationTimestamp: '2024-05-01T10:00:01Z'",
+		gone[] = "creationTimestamp: '2024-04-01T10:00:00Z', deletionTimestamp: '2024-06-01T10:00:00Z'";
 
 	(void)state;
 	claim("", none, none);
@@ -523,13 +545,15 @@ static void kept_state_is_its_sources(void **state)
 	unlink(path);
 }
 
-/* Deleted with a grace period: still running, so still reached by mTLS at its own address; out once its phase says it ended. */
+/* Deleted with a grace period: still running, so still reached by mTLS at its own address; out once its phase says it
+ * ended. */
 static void a_pod_being_deleted_stays_in_the_mesh(void **state)
 {
 	struct workload *w;
 
 	(void)state;
-	edit("name: web-1, namespace: shop,", "name: web-1, namespace: shop, deletionTimestamp: '2026-01-01T00:00:00Z',");
+	edit("name: web-1, namespace: shop,",
+	     "name: web-1, namespace: shop, deletionTimestamp: '2026-01-01T00:00:00Z',");
 	assert_int_equal(to("10.0.2.1", 8080).kind, ROUTE_HBONE);
 	assert_int_equal(to("10.96.0.1", 80).reason, WR_REASON_NO_ENDPOINT);
 	w = model_workload_by_uid(model, "Kubernetes//Pod/shop/web-1");
@@ -545,19 +569,26 @@ static void names_come_from_owner_and_labels(void **state)
 	static const struct {
 		const char *meta, *type, *name, *canonical, *revision;
 	} cases[] = {
-		{"labels: {pod-template-hash: 7f9c}, ownerReferences: [{kind: ReplicaSet, name: web-7f9c, controller: true}]",
+		{"labels: {pod-template-hash: 7f9c}, ownerReferences: [{kind: ReplicaSet, name: web-7f9c, controller: "
+		 "true}]",
 		 "deployment", "web", "web", "latest"},
-		{"ownerReferences: [{kind: ReplicaSet, name: web-7f9c, controller: true}]", "pod", "p-0", "p-0", "latest"},
-		{"labels: {pod-template-hash: 7f9c}, ownerReferences: [{kind: ReplicaSet, name: 7f9c, controller: true}]", "pod", "p-0",
-		 "p-0", "latest"},
-		{"ownerReferences: [{kind: Other, name: x}, {kind: Job, name: once, controller: true}]", "job", "once", "once", "latest"},
-		{"ownerReferences: [{kind: Job, name: nightly-28312345, controller: true}]", "cronjob", "nightly", "nightly", "latest"},
-		{"ownerReferences: [{kind: Job, name: build-1234567, controller: true}]", "job", "build-1234567", "build-1234567",
+		{"ownerReferences: [{kind: ReplicaSet, name: web-7f9c, controller: true}]", "pod", "p-0", "p-0",
 		 "latest"},
-		{"ownerReferences: [{kind: StatefulSet, name: p, controller: true}], labels: {app: db, version: v2}", "pod", "p-0", "db",
-		 "v2"},
-		{"labels: {app: a, app.kubernetes.io/name: b, version: '1', app.kubernetes.io/version: '2'}", "pod", "p-0", "b", "2"},
-		{"labels: {service.istio.io/canonical-name: c, app.kubernetes.io/name: b, service.istio.io/canonical-revision: r}",
+		{"labels: {pod-template-hash: 7f9c}, ownerReferences: [{kind: ReplicaSet, name: 7f9c, controller: "
+		 "true}]",
+		 "pod", "p-0", "p-0", "latest"},
+		{"ownerReferences: [{kind: Other, name: x}, {kind: Job, name: once, controller: true}]", "job", "once",
+		 "once", "latest"},
+		{"ownerReferences: [{kind: Job, name: nightly-28312345, controller: true}]", "cronjob", "nightly",
+		 "nightly", "latest"},
+		{"ownerReferences: [{kind: Job, name: build-1234567, controller: true}]", "job", "build-1234567",
+		 "build-1234567", "latest"},
+		{"ownerReferences: [{kind: StatefulSet, name: p, controller: true}], labels: {app: db, version: v2}",
+		 "pod", "p-0", "db", "v2"},
+		{"labels: {app: a, app.kubernetes.io/name: b, version: '1', app.kubernetes.io/version: '2'}", "pod",
+		 "p-0", "b", "2"},
+		{"labels: {service.istio.io/canonical-name: c, app.kubernetes.io/name: b, "
+		 "service.istio.io/canonical-revision: r}",
 		 "pod", "p-0", "c", "r"},
 	};
 	char text[600];
@@ -566,7 +597,8 @@ static void names_come_from_owner_and_labels(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct workload *w;
 
-		snprintf(text, sizeof(text), "apiVersion: v1\nkind: Pod\nmetadata: {name: p-0, namespace: s, %s}\nspec: {}\n",
+		snprintf(text, sizeof(text),
+			 "apiVersion: v1\nkind: Pod\nmetadata: {name: p-0, namespace: s, %s}\nspec: {}\n",
 			 cases[i].meta);
 		reload(text);
 		w = model_workload_by_uid(model, "Kubernetes//Pod/s/p-0");
@@ -580,9 +612,11 @@ static void names_come_from_owner_and_labels(void **state)
 
 static void locality_comes_from_the_node(void **state)
 {
-	static const char pod[] = "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: s}\nspec: {nodeName: n9}\n";
-	static const char node[] = "apiVersion: v1\nkind: Node\nmetadata: {name: n9, labels: {topology.kubernetes.io/region: eu,\n"
-				   "  topology.kubernetes.io/zone: eu-%s}}\n---\n%s";
+	static const char pod[] =
+		"apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: s}\nspec: {nodeName: n9}\n";
+	static const char node[] =
+		"apiVersion: v1\nkind: Node\nmetadata: {name: n9, labels: {topology.kubernetes.io/region: eu,\n"
+		"  topology.kubernetes.io/zone: eu-%s}}\n---\n%s";
 	struct workload *w;
 	char text[600];
 
@@ -618,7 +652,8 @@ static void readiness_follows_the_status(void **state)
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-		snprintf(text, sizeof(text), "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: s}\nspec: {}\n%s\n",
+		snprintf(text, sizeof(text),
+			 "apiVersion: v1\nkind: Pod\nmetadata: {name: p, namespace: s}\nspec: {}\n%s\n",
 			 cases[i].status);
 		reload(text);
 		assert_int_equal(model_workload_by_uid(model, "Kubernetes//Pod/s/p")->ready, cases[i].ready);
@@ -634,7 +669,8 @@ static int problem_line(int i)
 
 static void a_broken_document_hides_no_other(void **state)
 {
-	static const char tail[] = "apiVersion: v1\nkind: Pod\nmetadata: {name: last}\nspec: {}\nstatus: {podIP: 10.0.9.9}\n";
+	static const char tail[] =
+		"apiVersion: v1\nkind: Pod\nmetadata: {name: last}\nspec: {}\nstatus: {podIP: 10.0.9.9}\n";
 	static const struct {
 		const char *head;
 		int line; /* of the error */
@@ -668,7 +704,8 @@ static void a_broken_document_hides_no_other(void **state)
 static void lines_count_from_the_files_start(void **state)
 {
 	(void)state;
-	reload("# one\n---\n# three\n---\n\n---\napiVersion: v1\nkind: Service\nmetadata:\n  name: s\nspec:\n  ports:\n  - name: x\n"
+	reload("# one\n---\n# three\n---\n\n---\napiVersion: v1\nkind: Service\nmetadata:\n  name: s\nspec:\n  "
+	       "ports:\n  - name: x\n"
 	       "    port: 0\n");
 	assert_int_equal(resource("Service/default/s")->line, 7);
 	assert_non_null(strstr(resource("Service/default/s")->reason, "spec.ports[].port"));
@@ -686,7 +723,8 @@ static void lists_are_their_items(void **state)
 	n += snprintf(text + n, sizeof(text) - (size_t)n, pod, "a", "10.0.8.1");
 	snprintf(text + n, sizeof(text) - (size_t)n,
 		 "\n- {apiVersion: v1, kind: Service, metadata: {name: b}}\n---\n"
-		 "{\"apiVersion\": \"v1\", \"kind\": \"PodList\", \"metadata\": {\"resourceVersion\": \"\"}, \"items\": [\n"
+		 "{\"apiVersion\": \"v1\", \"kind\": \"PodList\", \"metadata\": {\"resourceVersion\": \"\"}, "
+		 "\"items\": [\n"
 		 " {\"metadata\": {\"name\": \"c\"}, \"spec\": {}, \"status\": {\"podIP\": \"10.0.8.3\"}}]}\n---\n"
 		 "apiVersion: apps/v1\nkind: DeploymentList\nitems: []\n");
 	reload(text);
@@ -705,7 +743,8 @@ static void what_is_not_used_is_not_kept(void **state)
 
 	(void)state;
 	reload("apiVersion: v1\nkind: Secret\nmetadata: {name: s, namespace: n}\nstringData: {password: hunter2}\n---\n"
-	       "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p}\nspec: {action: DENY}\n---\n"
+	       "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p}\nspec: {action: "
+	       "DENY}\n---\n"
 	       "just a text\n---\napiVersion: batch/v1\nkind: Job\nmetadata: {generateName: once-}\n");
 	assert_int_equal(resource("Secret/n/s")->state, RESOURCE_IGNORED);
 	assert_int_equal(resource("?//m.yaml:11")->state, RESOURCE_REFUSED);
@@ -726,12 +765,17 @@ static void emptiness_is_no_mistake(void **state)
 	struct workload *w;
 
 	(void)state;
-	reload("# Source: chart/templates/none.yaml\n\n---\n---\n# Source: x\napiVersion: v1\nkind: Pod\nmetadata:\n  name: p\n"
-	       "  creationTimestamp: null\n  labels:\n    app: x\n    part-of:\n    istio.io/dataplane-mode:\n  annotations:\n    note:\n"
-	       "spec:\n  nodeName: \"\"\n  serviceAccountName: \"\"\n  containers:\n  - name: c\n    ports: []\n  initContainers:\n"
+	reload("# Source: chart/templates/none.yaml\n\n---\n---\n# Source: x\napiVersion: v1\nkind: Pod\nmetadata:\n  "
+	       "name: p\n"
+	       "  creationTimestamp: null\n  labels:\n    app: x\n    part-of:\n    istio.io/dataplane-mode:\n  "
+	       "annotations:\n    note:\n"
+	       "spec:\n  nodeName: \"\"\n  serviceAccountName: \"\"\n  containers:\n  - name: c\n    ports: []\n  "
+	       "initContainers:\n"
 	       "status:\n  podIP: \"\"\n  podIPs: []\n  conditions:\n---\n"
-	       "apiVersion: v1\nkind: Service\nmetadata: {name: s, annotations: {}}\nspec:\n  clusterIP: \"\"\n  externalTrafficPolicy:\n"
-	       "  ports:\n  - port: 80\n    targetPort:\n    protocol:\n    nodePort: null\n  selector: {app: x}\nstatus: {loadBalancer: {}}\n");
+	       "apiVersion: v1\nkind: Service\nmetadata: {name: s, annotations: {}}\nspec:\n  clusterIP: \"\"\n  "
+	       "externalTrafficPolicy:\n"
+	       "  ports:\n  - port: 80\n    targetPort:\n    protocol:\n    nodePort: null\n  selector: {app: "
+	       "x}\nstatus: {loadBalancer: {}}\n");
 	assert_int_equal(resource("Pod/default/p")->state, RESOURCE_APPLIED);
 	assert_int_equal(resource("Service/default/s")->state, RESOURCE_APPLIED);
 	w = model_workload_by_uid(model, "Kubernetes//Pod/default/p");
@@ -758,7 +802,8 @@ static void a_large_cluster_fits_in_one_file(void **state)
 	reload(text);
 	free(text);
 	assert_int_equal(to("10.4.3.249", 80).kind, ROUTE_TCP);
-	assert_null(cJSON_GetObjectItem(cJSON_GetObjectItem(resource("Pod/default/p7")->tree, "metadata"), "managedFields"));
+	assert_null(cJSON_GetObjectItem(cJSON_GetObjectItem(resource("Pod/default/p7")->tree, "metadata"),
+					"managedFields"));
 	assert_int_equal(cJSON_GetArraySize(store.problems), 0);
 }
 
@@ -770,7 +815,8 @@ static void services_of_all_kinds(void **state)
 
 	(void)state;
 	/* Not ready, and published all the same; each pod's own port of the name. */
-	edit("spec: {clusterIP: 10.96.0.1,", "spec: {publishNotReadyAddresses: true, sessionAffinity: ClientIP, clusterIP: 10.96.0.1,");
+	edit("spec: {clusterIP: 10.96.0.1,",
+	     "spec: {publishNotReadyAddresses: true, sessionAffinity: ClientIP, clusterIP: 10.96.0.1,");
 	for (uint64_t random = 0; random < 8; random++) {
 		struct ip_port dst = {.port = 80};
 
@@ -800,7 +846,8 @@ static void services_of_all_kinds(void **state)
 	snprintf(more, sizeof(more),
 		 "%s---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: a, namespace: shop,\n"
 		 "  labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\n"
-		 "endpoints: [{addresses: [10.0.2.1], conditions: {ready: false}}]\nports: [{name: http, port: 1}]\n---\n"
+		 "endpoints: [{addresses: [10.0.2.1], conditions: {ready: false}}]\nports: [{name: http, port: "
+		 "1}]\n---\n"
 		 "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: b, namespace: shop,\n"
 		 "  labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\n"
 		 "endpoints: [{addresses: [10.0.2.2]}]\nports: [{name: raw, port: 2}, {name: other, port: 3}]\n",
@@ -831,10 +878,9 @@ static int found(const char *ip)
 /* A local pod whose status names no address has those of its namespace, as they are now. */
 static void addresses_found_follow_the_namespace(void **state)
 {
-	static const char bare[] =
-		"apiVersion: v1\nkind: Pod\nmetadata: {name: bare, namespace: shop, labels: "
-		"{istio.io/dataplane-mode: %s}, annotations: {warren.dev/netns: /run/netns/bare}}\n"
-		"spec: {nodeName: n1}\n";
+	static const char bare[] = "apiVersion: v1\nkind: Pod\nmetadata: {name: bare, namespace: shop, labels: "
+				   "{istio.io/dataplane-mode: %s}, annotations: {warren.dev/netns: /run/netns/bare}}\n"
+				   "spec: {nodeName: n1}\n";
 	char text[400];
 
 	(void)state;
@@ -866,8 +912,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(pods_unknown_and_illegal, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(an_address_that_was_handed_on, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(only_what_changed_is_published, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(bad_values_are_refused_and_the_last_good_stays, set_up,
-						tear_down),
+		cmocka_unit_test_setup_teardown(bad_values_are_refused_and_the_last_good_stays, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(what_is_unknown_warns_or_is_ignored, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(null_is_as_good_as_absent, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(broken_yaml_keeps_the_file, set_up, tear_down),

@@ -114,7 +114,8 @@ static void load_after(void)
 	size_t n = (size_t)snprintf(text, sizeof(text), "%s", after);
 
 	for (int i = 0; i < 200; i++)
-		n += (size_t)snprintf(text + n, sizeof(text) - n, "%s{name: p%d, port: %d}", i ? ", " : "", i, 1000 + i);
+		n += (size_t)snprintf(text + n, sizeof(text) - n, "%s{name: p%d, port: %d}", i ? ", " : "", i,
+				      1000 + i);
 	snprintf(text + n, sizeof(text) - n, "]}\n");
 	load(text);
 }

@@ -80,8 +80,7 @@ static void the_refused_are_listed_by_name(void **state)
 	       "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop}\n---\nkind: [\n");
 	list = store_dump(&store);
 	assert_int_equal(cJSON_GetArraySize(list), ARRAY_SIZE(want));
-	cJSON_ArrayForEach(i, list)
-	{
+	cJSON_ArrayForEach(i, list) {
 		assert_text(i, "state", "refused");
 		assert_text(i, "file", "m.yaml");
 		assert_text(i, "kind", want[n][0]);
@@ -97,8 +96,7 @@ static void the_refused_are_listed_by_name(void **state)
  * nothing. */
 static void what_is_not_enforced(void **state)
 {
-	static const char *const want[] = {"not enforced", "not enforced", "not enforced", "ignored",
-					   "applied"};
+	static const char *const want[] = {"not enforced", "not enforced", "not enforced", "ignored", "applied"};
 	cJSON *list, *i;
 	size_t n = 0;
 
@@ -110,8 +108,7 @@ static void what_is_not_enforced(void **state)
 	       "apiVersion: v1\nkind: Namespace\nmetadata: {name: n}\n");
 	list = store_dump(&store);
 	assert_int_equal(cJSON_GetArraySize(list), ARRAY_SIZE(want));
-	cJSON_ArrayForEach(i, list)
-	{
+	cJSON_ArrayForEach(i, list) {
 		assert_text(i, "state", want[n++]);
 	}
 	cJSON_Delete(list);
@@ -134,8 +131,7 @@ static void the_listing_is_in_order(void **state)
 	store_end(&store);
 	list = store_dump(&store);
 	assert_int_equal(cJSON_GetArraySize(list), 31);
-	cJSON_ArrayForEach(i, list)
-	{
+	cJSON_ArrayForEach(i, list) {
 		if (last && !strcmp(decode_string(last, "file", ""), decode_string(i, "file", "")))
 			assert_true(get(last, "line")->valueint < get(i, "line")->valueint);
 		last = i;

@@ -47,8 +47,7 @@ static int print_missing_links(const cJSON *pod)
 	int n = 0;
 
 	pod_name(pod, name, sizeof(name));
-	cJSON_ArrayForEach(l, member(pod, "links"))
-	{
+	cJSON_ArrayForEach(l, member(pod, "links")) {
 		if (!is_true(l, "wanted") || is_true(l, "attached"))
 			continue;
 		printf("  %s: %s(%.0f) %s is not attached\n", name, text_of(l, "interface"), number_of(l, "ifindex"),
@@ -68,8 +67,7 @@ static int print_missing_pods(const cJSON *dump)
 	char name[400];
 	int n = 0;
 
-	cJSON_ArrayForEach(p, wanted)
-	{
+	cJSON_ArrayForEach(p, wanted) {
 		if (find_pod(pods, "uid", p))
 			continue;
 		printf("  %s is not captured: %s%s%s\n", pod_name(p, name, sizeof(name)), text_of(p, "state"),
@@ -88,10 +86,8 @@ static void print_wanted(const cJSON *dump)
 	const cJSON *p, *l;
 
 	printf("wanted and attached\n");
-	cJSON_ArrayForEach(p, member(dump, "pods"))
-	{
-		cJSON_ArrayForEach(l, member(p, "links"))
-		{
+	cJSON_ArrayForEach(p, member(dump, "pods")) {
+		cJSON_ArrayForEach(l, member(p, "links")) {
 			links += is_true(l, "wanted");
 			attached += is_true(l, "wanted") && is_true(l, "attached");
 		}
@@ -100,9 +96,8 @@ static void print_wanted(const cJSON *dump)
 	missing += print_missing_pods(dump);
 	if (is_true(dump, "sockops") && !is_true(member(dump, "sockops_link"), "attached"))
 		printf("  app_socket is not attached\n"), missing++;
-	printf("  %d pods captured, %d of %d wanted attachments there%s\n",
-	       cJSON_GetArraySize(member(dump, "pods")), attached, links,
-	       missing ? ", see above" : ": all is as wanted");
+	printf("  %d pods captured, %d of %d wanted attachments there%s\n", cJSON_GetArraySize(member(dump, "pods")),
+	       attached, links, missing ? ", see above" : ": all is as wanted");
 	if (!member(dump, "wanted"))
 		printf("  no agent was asked: pods that should be captured and are not cannot be told\n");
 }
@@ -114,8 +109,7 @@ static void print_programs(const cJSON *dump)
 	const cJSON *i;
 
 	printf("\nprograms\n");
-	cJSON_ArrayForEach(i, member(dump, "programs"))
-	{
+	cJSON_ArrayForEach(i, member(dump, "programs")) {
 		printf("  %.0f: %s  name %s  tag %s", number_of(i, "id"), text_of(i, "type"), text_of(i, "name"),
 		       text_of(i, "tag"));
 		printf("  xlated %.0fB  jited %.0fB  ", number_of(i, "bytes_xlated"), number_of(i, "bytes_jited"));
@@ -144,11 +138,10 @@ static void print_links(const cJSON *dump)
 
 	printf("\nlinks\n");
 	if (is_true(dump, "sockops") || member(sockops, "link_id"))
-		printf("  %.0f: cgroup  cgroup_id %.0f  sock_ops  prog %.0f  node  %s\n",
-		       number_of(sockops, "link_id"), number_of(sockops, "cgroup_id"),
-		       number_of(sockops, "prog_id"), is_true(sockops, "attached") ? "attached" : "NOT ATTACHED");
-	cJSON_ArrayForEach(p, member(dump, "pods"))
-	{
+		printf("  %.0f: cgroup  cgroup_id %.0f  sock_ops  prog %.0f  node  %s\n", number_of(sockops, "link_id"),
+		       number_of(sockops, "cgroup_id"), number_of(sockops, "prog_id"),
+		       is_true(sockops, "attached") ? "attached" : "NOT ATTACHED");
+	cJSON_ArrayForEach(p, member(dump, "pods")) {
 		cJSON_ArrayForEach(l, member(p, "links"))
 			print_link(l, pod_name(p, name, sizeof(name)));
 	}
@@ -161,8 +154,7 @@ static void print_pods(const cJSON *dump)
 	char name[400], list[128];
 
 	printf("\npods\n");
-	cJSON_ArrayForEach(p, member(dump, "pods"))
-	{
+	cJSON_ArrayForEach(p, member(dump, "pods")) {
 		printf("  %.0f: %s  %s  on-agent-loss %s\n", number_of(p, "number"), pod_name(p, name, sizeof(name)),
 		       text_of(p, "mode"), text_of(p, "on_agent_loss"));
 		printf("\tnetns %s  inode %.0f  cookie %s\n", text_of(p, "netns"), number_of(p, "netns_inode"),
@@ -208,8 +200,7 @@ static void print_maps(const cJSON *dump)
 	const cJSON *m;
 
 	printf("\nmaps\n");
-	cJSON_ArrayForEach(m, member(dump, "maps"))
-	{
+	cJSON_ArrayForEach(m, member(dump, "maps")) {
 		printf("  %.0f: %s  name %s  key %.0fB  value %.0fB", number_of(m, "id"), text_of(m, "type"),
 		       text_of(m, "name"), number_of(m, "bytes_key"), number_of(m, "bytes_value"));
 		if (member(m, "entries"))

@@ -39,8 +39,7 @@ static bool has_agent(const struct ctl *c, const char *node)
 
 	if (fd < 0 || socket_address(c, node, &un) < 0)
 		return false;
-	return !connect(fd, (struct sockaddr *)&un, sizeof(un)) || errno == EAGAIN || errno == EACCES ||
-	       errno == EPERM;
+	return !connect(fd, (struct sockaddr *)&un, sizeof(un)) || errno == EAGAIN || errno == EACCES || errno == EPERM;
 }
 
 void client_pin_path(const struct ctl *c, const char *node, char *buf, size_t size)
@@ -82,8 +81,7 @@ static void consider(struct search *s, const char *name, bool qualifies)
 }
 
 /* 0, or the errno of a folder that cannot be read. */
-static int search(const struct ctl *c, bool (*qualifies)(const struct ctl *c, const char *node),
-		  struct search *ret)
+static int search(const struct ctl *c, bool (*qualifies)(const struct ctl *c, const char *node), struct search *ret)
 {
 	DIR *dir = opendir(c->run_dir);
 	struct dirent *d;
@@ -125,8 +123,8 @@ int client_find_node(struct ctl *c)
 	if (error == EACCES)
 		return ctl_error(c, CTL_MISSING, "%s: %s; try as root", c->run_dir, strerror(error));
 	if (!s.nodes)
-		return ctl_error(c, CTL_NO_AGENT,
-				 "no agent has run here: %s holds no node; is --run-dir right?", c->run_dir);
+		return ctl_error(c, CTL_NO_AGENT, "no agent has run here: %s holds no node; is --run-dir right?",
+				 c->run_dir);
 	if (s.found > 1)
 		return several(c, &s, "have an agent");
 	if (s.found)
@@ -174,8 +172,7 @@ static int dial(struct ctl *c, int *ret)
 		if (errno == EACCES || errno == EPERM)
 			return ctl_error(c, CTL_MISSING, "node %s: %s: %s; try as root", c->node, un.sun_path,
 					 strerror(errno));
-		return ctl_error(c, CTL_NO_AGENT, "node %s: no agent at %s: %s", c->node, un.sun_path,
-				 strerror(errno));
+		return ctl_error(c, CTL_NO_AGENT, "node %s: no agent at %s: %s", c->node, un.sun_path, strerror(errno));
 	}
 	*ret = take_fd(fd);
 	return CTL_OK;
@@ -326,8 +323,8 @@ int client_call(struct ctl *c, const char *command, cJSON *args, int type, cJSON
 	r = send_request(c, fd, command, args);
 	if (!r) {
 		e = read_answer(fd, &a);
-		r = e < 0 ? ctl_error(c, CTL_BROKEN, "node %s: %s", c->node, reading_failed(e)) :
-			    unpack(c, &a, type, ret);
+		r = e < 0 ? ctl_error(c, CTL_BROKEN, "node %s: %s", c->node, reading_failed(e))
+			  : unpack(c, &a, type, ret);
 	}
 	free(a.text);
 	return r;

@@ -48,8 +48,8 @@ void ctl_keep_standard(void);
 int ctl_finish(int code);
 
 /* --- members of an object, whatever the agent sent in their place --- */
-const char *text_of(const cJSON *o, const char *name);  /* "" when it is no string */
-double number_of(const cJSON *o, const char *name);	/* 0 when it is no number */
+const char *text_of(const cJSON *o, const char *name); /* "" when it is no string */
+double number_of(const cJSON *o, const char *name);    /* 0 when it is no number */
 bool is_true(const cJSON *o, const char *name);
 const cJSON *member(const cJSON *o, const char *name);
 

@@ -19,13 +19,13 @@ int local_doctor(struct ctl *c)
 
 	if (!probe)
 		return ctl_error(c, CTL_BROKEN, "out of memory");
-	cJSON_ArrayForEach(i, probe)
-	{
+	cJSON_ArrayForEach(i, probe) {
 		missing |= !is_true(i, "present") && is_true(i, "required");
 	}
 	if (!ctl_print_json(c, probe)) {
-		static const struct column columns[] = {
-			{"FEATURE", "name", AS_TEXT}, {"PRESENT", "present", AS_TEXT}, {"NEEDED FOR", "needed_for", AS_TEXT}};
+		static const struct column columns[] = {{"FEATURE", "name", AS_TEXT},
+							{"PRESENT", "present", AS_TEXT},
+							{"NEEDED FOR", "needed_for", AS_TEXT}};
 
 		table_print(probe, columns, 3);
 		if (geteuid())
@@ -151,8 +151,7 @@ static void print_released(const struct ctl *c, int count, cJSON *removed)
 	if (removed)
 		cJSON_AddItemToObject(o, "removed", removed);
 	if (!ctl_print_json(c, o))
-		cJSON_ArrayForEach(i, removed)
-		{
+		cJSON_ArrayForEach(i, removed) {
 			printf("removed: %s\n", cJSON_GetStringValue(i));
 		}
 	cJSON_Delete(o);

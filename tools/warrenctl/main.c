@@ -15,21 +15,31 @@ static const struct column pod_columns[] = {{"NAMESPACE", "namespace", AS_TEXT},
 					    {"STATE", "state", AS_TEXT},	 {"ADDRESSES", "addresses", AS_TEXT},
 					    {"CONNS", "connections", AS_NUMBER}, {"IDENTITY", "identity", AS_TEXT},
 					    {"REASON", "reason", AS_TEXT}};
-static const struct column workload_columns[] = {{"NAMESPACE", "namespace", AS_TEXT}, {"NAME", "name", AS_TEXT},
-						 {"NODE", "node", AS_TEXT},	      {"PROTOCOL", "protocol", AS_TEXT},
-						 {"READY", "ready", AS_TEXT},	      {"ADDRESSES", "addresses", AS_TEXT}};
-static const struct column connection_columns[] = {
-	{"DIR", "direction", AS_TEXT},	{"POD", "pod", AS_TEXT},	{"SRC", "src", AS_TEXT},
-	{"DST", "dst", AS_TEXT},	{"VIA", "next_hop", AS_TEXT},	{"STATE", "state", AS_TEXT},
-	{"AGE", "age_ms", AS_MS},	{"SENT", "bytes_sent", AS_BYTES}, {"RECV", "bytes_recv", AS_BYTES},
-	{"LOCAL RTT us", "local_tcp_info.rtt_us", AS_NUMBER}, {"TUNNEL RTT us", "tunnel_tcp_info.rtt_us", AS_NUMBER}};
+static const struct column workload_columns[] = {
+	{"NAMESPACE", "namespace", AS_TEXT}, {"NAME", "name", AS_TEXT},	  {"NODE", "node", AS_TEXT},
+	{"PROTOCOL", "protocol", AS_TEXT},   {"READY", "ready", AS_TEXT}, {"ADDRESSES", "addresses", AS_TEXT}};
+static const struct column connection_columns[] = {{"DIR", "direction", AS_TEXT},
+						   {"POD", "pod", AS_TEXT},
+						   {"SRC", "src", AS_TEXT},
+						   {"DST", "dst", AS_TEXT},
+						   {"VIA", "next_hop", AS_TEXT},
+						   {"STATE", "state", AS_TEXT},
+						   {"AGE", "age_ms", AS_MS},
+						   {"SENT", "bytes_sent", AS_BYTES},
+						   {"RECV", "bytes_recv", AS_BYTES},
+						   {"LOCAL RTT us", "local_tcp_info.rtt_us", AS_NUMBER},
+						   {"TUNNEL RTT us", "tunnel_tcp_info.rtt_us", AS_NUMBER}};
 static const struct column tunnel_columns[] = {
-	{"DIR", "direction", AS_TEXT},	    {"POD", "pod", AS_TEXT},	    {"REMOTE", "remote", AS_TEXT},
-	{"STATE", "state", AS_TEXT},	    {"TLS", "tls", AS_TEXT},	    {"STREAMS", "streams", AS_NUMBER},
-	{"AGE", "age_ms", AS_MS},	    {"SENT", "bytes_sent", AS_BYTES}, {"RECV", "bytes_recv", AS_BYTES},
-	{"RTT us", "tcp_info.rtt_us", AS_NUMBER}, {"PEER", "peer_identity", AS_TEXT}};
-static const struct column certificate_columns[] = {{"IDENTITY", "identity", AS_TEXT},	   {"STATE", "state", AS_TEXT},
-						    {"NOT AFTER", "not_after", AS_TEXT}, {"USERS", "users", AS_NUMBER},
+	{"DIR", "direction", AS_TEXT},	   {"POD", "pod", AS_TEXT},
+	{"REMOTE", "remote", AS_TEXT},	   {"STATE", "state", AS_TEXT},
+	{"TLS", "tls", AS_TEXT},	   {"STREAMS", "streams", AS_NUMBER},
+	{"AGE", "age_ms", AS_MS},	   {"SENT", "bytes_sent", AS_BYTES},
+	{"RECV", "bytes_recv", AS_BYTES},  {"RTT us", "tcp_info.rtt_us", AS_NUMBER},
+	{"PEER", "peer_identity", AS_TEXT}};
+static const struct column certificate_columns[] = {{"IDENTITY", "identity", AS_TEXT},
+						    {"STATE", "state", AS_TEXT},
+						    {"NOT AFTER", "not_after", AS_TEXT},
+						    {"USERS", "users", AS_NUMBER},
 						    {"SERIAL", "serial", AS_TEXT}};
 
 static int show_rows(struct ctl *c, const char *command, const struct column *columns, int n)
@@ -111,8 +121,7 @@ static void print_service(const cJSON *s)
 	cJSON_ArrayForEach(p, member(s, "ports"))
 		printf(" %.0f", number_of(p, "port"));
 	printf("\n");
-	cJSON_ArrayForEach(e, member(s, "endpoints"))
-	{
+	cJSON_ArrayForEach(e, member(s, "endpoints")) {
 		printf("  %-24s %-20s %-6s %s", text_of(e, "address"), text_of(e, "workload"), text_of(e, "protocol"),
 		       is_true(e, "healthy") ? "healthy" : "not ready");
 		cJSON_ArrayForEach(p, member(e, "target_ports"))
@@ -246,8 +255,7 @@ static int pod_switch(struct ctl *c, const char *command, const char *arg)
 /* Past an agent that is there but stuck nothing is released: it would take the pod back. */
 static int cmd_release(struct ctl *c, const char *arg)
 {
-	int r = arg ? pod_switch(c, "pod release", arg) :
-		      ctl_error(c, CTL_USAGE, "pod release: name a pod, or --all");
+	int r = arg ? pod_switch(c, "pod release", arg) : ctl_error(c, CTL_USAGE, "pod release: name a pod, or --all");
 
 	if (r == CTL_NO_AGENT)
 		r = local_release(c, is_all(arg) ? NULL : arg);
@@ -256,8 +264,7 @@ static int cmd_release(struct ctl *c, const char *arg)
 
 static int cmd_enroll(struct ctl *c, const char *arg)
 {
-	int r = arg ? pod_switch(c, "pod enroll", arg) :
-		      ctl_error(c, CTL_USAGE, "pod enroll: name a pod, or --all");
+	int r = arg ? pod_switch(c, "pod enroll", arg) : ctl_error(c, CTL_USAGE, "pod enroll: name a pod, or --all");
 
 	return r ? ctl_say(c, r) : CTL_OK;
 }
@@ -279,8 +286,8 @@ static const struct command {
 	{"status", "show", "", "is the node up: pods, connections, alarms, counters; exits 0 only when up", cmd_status},
 	{"doctor", "show", "", "what the kernel offers, what is missing and what that turns off (*)", cmd_doctor},
 	{"pod", "list", "", "pods that belong into the mesh, why one is not, open connections (*)", cmd_pod},
-	{"pod", "release", "NAME|--all", "take a pod out of capture now; with an agent it stays out until `pod enroll` (*)",
-	 cmd_release},
+	{"pod", "release", "NAME|--all",
+	 "take a pod out of capture now; with an agent it stays out until `pod enroll` (*)", cmd_release},
 	{"pod", "enroll", "NAME|--all", "undo a release", cmd_enroll},
 	{"workload", "list", "", "every pod the mesh knows", cmd_workload},
 	{"service", "list", "", "services with their endpoints", cmd_service},
@@ -288,10 +295,8 @@ static const struct command {
 	{"tunnel", "list", "", "HBONE tunnels: peer, TLS version, streams", cmd_tunnel},
 	{"certificate", "list", "", "certificates of this node's workloads", cmd_certificate},
 	{"bpf", "show", "", "wanted versus attached, programs, links, maps decoded (*)", cmd_bpf},
-	{"config", "list", "", "resources: applied, refused, ignored or not enforced, where and why",
-	 cmd_config_list},
-	{"config", "dump", "", "options, resources with their state, the whole model; always as JSON",
-	 cmd_config_dump},
+	{"config", "list", "", "resources: applied, refused, ignored or not enforced, where and why", cmd_config_list},
+	{"config", "dump", "", "options, resources with their state, the whole model; always as JSON", cmd_config_dump},
 	{"log", "level", "[LEVEL]", "show or set the log level: error, warn, info, debug", cmd_log},
 };
 

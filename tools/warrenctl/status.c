@@ -12,8 +12,7 @@ static void print_lines(const cJSON *list, const char *before)
 {
 	const cJSON *i;
 
-	cJSON_ArrayForEach(i, list)
-	{
+	cJSON_ArrayForEach(i, list) {
 		if (cJSON_IsString(i))
 			printf("%s: %s\n", before, i->valuestring);
 	}
@@ -23,10 +22,8 @@ static void print_names(const cJSON *list, const char *before)
 {
 	const cJSON *i;
 
-	cJSON_ArrayForEach(i, list)
-	{
-		printf("%s%s %s", i == list->child ? before : ",", i == list->child ? ":" : "",
-		       text_of(i, "name"));
+	cJSON_ArrayForEach(i, list) {
+		printf("%s%s %s", i == list->child ? before : ",", i == list->child ? ":" : "", text_of(i, "name"));
 	}
 	if (cJSON_GetArraySize(list))
 		printf("\n");
@@ -36,8 +33,7 @@ static void print_numbers(const cJSON *o, const char *before)
 {
 	const cJSON *i;
 
-	cJSON_ArrayForEach(i, o)
-	{
+	cJSON_ArrayForEach(i, o) {
 		if (cJSON_IsNumber(i) && i->string)
 			printf("%s %.0f %s", before, i->valuedouble, i->string);
 	}
@@ -62,8 +58,7 @@ static void print_source(const cJSON *source)
 	printf("source: %s", text_of(source, "spec"));
 	print_numbers(states, ",");
 	printf("\n");
-	cJSON_ArrayForEach(i, refused)
-	{
+	cJSON_ArrayForEach(i, refused) {
 		print_refused(i);
 	}
 	if (more > 0)
@@ -84,8 +79,7 @@ void status_print(const cJSON *s)
 	printf("\nconnections: %.0f open\ntunnels: %.0f open\nca: %s\n", number_of(s, "connections"),
 	       number_of(s, "tunnels"), text_of(s, "ca"));
 	print_source(member(s, "source"));
-	cJSON_ArrayForEach(i, member(s, "counters"))
-	{
+	cJSON_ArrayForEach(i, member(s, "counters")) {
 		if (cJSON_IsNumber(i) && i->string)
 			printf("%-28s %.0f\n", i->string, i->valuedouble);
 	}
@@ -93,15 +87,13 @@ void status_print(const cJSON *s)
 
 void resources_print(cJSON *resources)
 {
-	static const struct column columns[] = {
-		{"KIND", "kind", AS_TEXT},   {"NAMESPACE", "namespace", AS_TEXT},
-		{"NAME", "name", AS_TEXT},   {"STATE", "state", AS_TEXT},
-		{"PLACE", "place", AS_TEXT}, {"REASON", "reason", AS_TEXT}};
+	static const struct column columns[] = {{"KIND", "kind", AS_TEXT},   {"NAMESPACE", "namespace", AS_TEXT},
+						{"NAME", "name", AS_TEXT},   {"STATE", "state", AS_TEXT},
+						{"PLACE", "place", AS_TEXT}, {"REASON", "reason", AS_TEXT}};
 	char place[4200];
 	cJSON *i;
 
-	cJSON_ArrayForEach(i, resources)
-	{
+	cJSON_ArrayForEach(i, resources) {
 		if (!cJSON_IsObject(i))
 			continue;
 		snprintf(place, sizeof(place), "%s:%.0f", text_of(i, "file"), number_of(i, "line"));

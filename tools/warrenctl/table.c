@@ -98,8 +98,7 @@ void table_print(const cJSON *array, const struct column *columns, int n)
 	}
 	for (int i = 0; i < n; i++)
 		width[i] = (int)strlen(columns[i].title);
-	cJSON_ArrayForEach(item, array)
-	{
+	cJSON_ArrayForEach(item, array) {
 		for (int i = 0; i < n; i++) {
 			int len = text_width(field_text(item, &columns[i], cell, sizeof(cell)));
 
@@ -108,8 +107,7 @@ void table_print(const cJSON *array, const struct column *columns, int n)
 	}
 	for (int i = 0; i < n; i++)
 		print_cell(columns[i].title, width[i], i == n - 1);
-	cJSON_ArrayForEach(item, array)
-	{
+	cJSON_ArrayForEach(item, array) {
 		for (int i = 0; i < n; i++)
 			print_cell(field_text(item, &columns[i], cell, sizeof(cell)), width[i], i == n - 1);
 	}

@@ -280,7 +280,8 @@ struct admin *admin_free(struct admin *a)
 
 	if (!a)
 		return NULL;
-	list_foreach_safe(n, tmp, &a->calls) call_free(list_entry(n, struct admin_call, node));
+	list_foreach_safe(n, tmp, &a->calls)
+		call_free(list_entry(n, struct admin_call, node));
 	loop_timer_cancel(a->loop, &a->again);
 	loop_watch_del(a->loop, &a->watch);
 	close(a->watch.fd);

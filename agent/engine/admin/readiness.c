@@ -183,8 +183,7 @@ int readiness_bind(uint16_t port, bool beside)
 	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
 	if (beside)
 		(void)setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
-	r = v6 ? bind(fd, (struct sockaddr *)&in6, sizeof(in6))
-	       : bind(fd, (struct sockaddr *)&in, sizeof(in));
+	r = v6 ? bind(fd, (struct sockaddr *)&in6, sizeof(in6)) : bind(fd, (struct sockaddr *)&in, sizeof(in));
 	if (r < 0) {
 		r = -errno;
 		close(fd);
@@ -224,7 +223,8 @@ struct readiness *readiness_free(struct readiness *r)
 {
 	if (!r)
 		return NULL;
-	list_foreach_safe(n, tmp, &r->clients) client_free(list_entry(n, struct client, node));
+	list_foreach_safe(n, tmp, &r->clients)
+		client_free(list_entry(n, struct client, node));
 	loop_timer_cancel(r->loop, &r->again);
 	loop_watch_del(r->loop, &r->watch);
 	close(r->watch.fd);

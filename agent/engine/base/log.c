@@ -92,8 +92,9 @@ void log_write(enum log_level level, const char *scope, const char *fmt, ...)
 		char quoted[LINE_BYTES + 512];
 
 		escape(quoted, sizeof(quoted), message);
-		n = snprintf(line, sizeof(line), "{\"time\":\"%s\",\"level\":\"%s\",\"scope\":\"%s\",\"message\":\"%s\"}\n",
-			     time_text, words[level], scope, quoted);
+		n = snprintf(line, sizeof(line),
+			     "{\"time\":\"%s\",\"level\":\"%s\",\"scope\":\"%s\",\"message\":\"%s\"}\n", time_text,
+			     words[level], scope, quoted);
 	} else {
 		for (char *p = message; *p; p++)
 			if ((unsigned char)*p < 0x20 && *p != '\t')

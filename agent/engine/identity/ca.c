@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The embedded CA behind --ca=dir:PATH: makes its root on first start, or signs with the operator's own (Istio's plug-in
- * files). A folder path comes in, tls_identity objects leave; called by cert_store.c and agent/.
+ * The embedded CA behind --ca=dir:PATH: makes its root on first start, or signs with the operator's own (Istio's
+ * plug-in files). A folder path comes in, tls_identity objects leave; called by cert_store.c and agent/.
  */
 #include "engine/identity/ca.h"
 #include "engine/base/cleanup.h"
@@ -59,12 +59,14 @@ static int read_file(int dir, const char *dir_path, const char *name, bool priva
 	ssize_t n;
 
 	if (fd < 0)
-		return errno == ENOENT ? -ENOENT : fail(ret_error, -errno, "%s/%s: cannot open: %s", dir_path, name, strerror(errno));
+		return errno == ENOENT
+			       ? -ENOENT
+			       : fail(ret_error, -errno, "%s/%s: cannot open: %s", dir_path, name, strerror(errno));
 	if (fstat(fd, &st) < 0)
 		return -errno;
 	if (private && (st.st_mode & 077))
-		return fail(ret_error, -EPERM, "%s/%s: mode %04o lets others read a private key; run: chmod 600 %s/%s", dir_path,
-			    name, st.st_mode & 0777, dir_path, name);
+		return fail(ret_error, -EPERM, "%s/%s: mode %04o lets others read a private key; run: chmod 600 %s/%s",
+			    dir_path, name, st.st_mode & 0777, dir_path, name);
 	if (st.st_size > FILE_BYTES)
 		return fail(ret_error, -EFBIG, "%s/%s: larger than %d bytes", dir_path, name, FILE_BYTES);
 	text = calloc(1, (size_t)st.st_size + 1);
@@ -76,7 +78,8 @@ static int read_file(int dir, const char *dir_path, const char *name, bool priva
 }
 
 /* Whole or not at all: written beside, synced, renamed. */
-static int write_file(int dir, const char *dir_path, const char *name, mode_t mode, const char *text, size_t len, char **ret_error)
+static int write_file(int dir, const char *dir_path, const char *name, mode_t mode, const char *text, size_t len,
+		      char **ret_error)
 {
 	char tmp[128];
 	_cleanup_close_ int fd = -1;
@@ -88,8 +91,8 @@ static int write_file(int dir, const char *dir_path, const char *name, mode_t mo
 		int e = errno ? errno : EIO;
 
 		(void)unlinkat(dir, tmp, 0);
-		return fail(ret_error, -e, "%s/%s: cannot write: %s; free space or make the folder writable", dir_path, name,
-			    strerror(e));
+		return fail(ret_error, -e, "%s/%s: cannot write: %s; free space or make the folder writable", dir_path,
+			    name, strerror(e));
 	}
 	(void)fsync(dir);
 	return 0;
@@ -130,14 +133,16 @@ static X509 *make_root(EVP_PKEY *key, const char *trust_domain)
 {
 	X509 *x = X509_new();
 	X509_NAME *name = x ? X509_get_subject_name(x) : NULL;
-	bool ok = x && X509_set_version(x, X509_VERSION_3) && random_serial(x) &&
-		  X509_gmtime_adj(X509_getm_notBefore(x), -BACKDATE_S) &&
-		  X509_time_adj_ex(X509_getm_notAfter(x), ROOT_YEARS * 365, 0, NULL) && X509_set_pubkey(x, key) &&
-		  X509_NAME_add_entry_by_txt(name, "O", MBSTRING_UTF8, (const unsigned char *)trust_domain, -1, -1, 0) &&
-		  X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_UTF8, (const unsigned char *)"Warren root", -1, -1, 0) &&
-		  X509_set_issuer_name(x, name) && add_ext(x, x, NID_basic_constraints, "critical,CA:TRUE") &&
-		  add_ext(x, x, NID_key_usage, "critical,keyCertSign,cRLSign") &&
-		  add_ext(x, x, NID_subject_key_identifier, "hash") && X509_sign(x, key, EVP_sha256());
+	bool ok =
+		x && X509_set_version(x, X509_VERSION_3) && random_serial(x) &&
+		X509_gmtime_adj(X509_getm_notBefore(x), -BACKDATE_S) &&
+		X509_time_adj_ex(X509_getm_notAfter(x), ROOT_YEARS * 365, 0, NULL) && X509_set_pubkey(x, key) &&
+		X509_NAME_add_entry_by_txt(name, "O", MBSTRING_UTF8, (const unsigned char *)trust_domain, -1, -1, 0) &&
+		X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_UTF8, (const unsigned char *)"Warren root", -1, -1,
+					   0) &&
+		X509_set_issuer_name(x, name) && add_ext(x, x, NID_basic_constraints, "critical,CA:TRUE") &&
+		add_ext(x, x, NID_key_usage, "critical,keyCertSign,cRLSign") &&
+		add_ext(x, x, NID_subject_key_identifier, "hash") && X509_sign(x, key, EVP_sha256());
 
 	if (ok)
 		return x;
@@ -153,8 +158,9 @@ static X509 *make_leaf(struct ca *ca, EVP_PKEY *key, const char *spiffe)
 
 	snprintf(san, sizeof(san), "critical,URI:%s", spiffe);
 	ok = x && X509_set_version(x, X509_VERSION_3) && random_serial(x) &&
-	     X509_gmtime_adj(X509_getm_notBefore(x), -BACKDATE_S) && X509_gmtime_adj(X509_getm_notAfter(x), (long)ca->ttl_s) &&
-	     X509_set_pubkey(x, key) && X509_set_issuer_name(x, X509_get_subject_name(ca->cert)) &&
+	     X509_gmtime_adj(X509_getm_notBefore(x), -BACKDATE_S) &&
+	     X509_gmtime_adj(X509_getm_notAfter(x), (long)ca->ttl_s) && X509_set_pubkey(x, key) &&
+	     X509_set_issuer_name(x, X509_get_subject_name(ca->cert)) &&
 	     add_ext(x, ca->cert, NID_basic_constraints, "critical,CA:FALSE") &&
 	     add_ext(x, ca->cert, NID_key_usage, "critical,digitalSignature") &&
 	     add_ext(x, ca->cert, NID_ext_key_usage, "serverAuth,clientAuth") &&
@@ -254,7 +260,8 @@ static EVP_PKEY *read_key(const char *pem)
 
 static int check_chain(X509 *cert, const char *chain_pem, const char *roots_pem)
 {
-	STACK_OF(X509) *chain = *chain_pem ? identity_read_certs(chain_pem) : NULL, *roots = identity_read_certs(roots_pem);
+	STACK_OF(X509) *chain = *chain_pem ? identity_read_certs(chain_pem) : NULL,
+		       *roots = identity_read_certs(roots_pem);
 	X509_STORE *store = X509_STORE_new();
 	X509_STORE_CTX *ctx = X509_STORE_CTX_new();
 	int error = X509_V_ERR_OUT_OF_MEM;
@@ -282,14 +289,16 @@ static int adopt(struct ca *ca, const char *path, const char *names[2], const ch
 	sk_X509_pop_free(certs, X509_free);
 	ca->key = read_key(key_text);
 	if (!ca->cert)
-		return fail(ret_error, -EINVAL, "%s/%s: holds no certificate; restore it, or remove both files to start anew", path,
+		return fail(ret_error, -EINVAL,
+			    "%s/%s: holds no certificate; restore it, or remove both files to start anew", path,
 			    names[0]);
 	if (!ca->key)
 		return fail(ret_error, -EINVAL, "%s/%s: holds no usable private key", path, names[1]);
 	if (X509_check_private_key(ca->cert, ca->key) != 1)
 		return fail(ret_error, -EINVAL, "%s/%s does not belong to %s/%s", path, names[1], path, names[0]);
 	if (X509_check_ca(ca->cert) != 1)
-		return fail(ret_error, -EINVAL, "%s/%s: not a CA certificate (basicConstraints CA:TRUE is missing)", path, names[0]);
+		return fail(ret_error, -EINVAL, "%s/%s: not a CA certificate (basicConstraints CA:TRUE is missing)",
+			    path, names[0]);
 	e = check_chain(ca->cert, ca->chain_pem, ca->roots_pem);
 	if (e != X509_V_OK)
 		return fail(ret_error, -EINVAL, "%s/%s: does not lead to root-cert.pem: %s", path, names[0],
@@ -315,7 +324,8 @@ static int open_plugin(struct ca *ca, int dir, const char *path, char **ret_erro
 	if (r == 0)
 		r = read_file(dir, path, "cert-chain.pem", false, &ca->chain_pem, ret_error);
 	if (r == -ENOENT)
-		r = fail(ret_error, -EINVAL, "%s: ca-cert.pem needs ca-key.pem, root-cert.pem and cert-chain.pem beside it", path);
+		r = fail(ret_error, -EINVAL,
+			 "%s: ca-cert.pem needs ca-key.pem, root-cert.pem and cert-chain.pem beside it", path);
 	if (r == 0)
 		r = adopt(ca, path, names, cert, key, "operator's CA", ret_error);
 	wipe(key);
@@ -355,7 +365,9 @@ static int open_own(struct ca *ca, int dir, const char *path, const char *trust_
 	if (r == 0) {
 		r = read_file(dir, path, names[1], true, &key, ret_error);
 		if (r == -ENOENT)
-			r = fail(ret_error, -EINVAL, "%s: root-cert.pem without root-key.pem; restore the key, or use ca-cert.pem and ca-key.pem",
+			r = fail(ret_error, -EINVAL,
+				 "%s: root-cert.pem without root-key.pem; restore the key, or use ca-cert.pem and "
+				 "ca-key.pem",
 				 path);
 	}
 	if (r == 0) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Certificates of this node's workloads: issued on first use, renewed at half of their life, kept until expiry when the CA
- * fails. Control thread; called by agent/enroll.
+ * Certificates of this node's workloads: issued on first use, renewed at half of their life, kept until expiry when the
+ * CA fails. Control thread; called by agent/enroll.
  */
 #include "engine/base/cleanup.h"
 #include "engine/base/log.h"
@@ -94,7 +94,8 @@ static void renew(struct timer *t)
 		e->retry_ms = e->retry_ms ? e->retry_ms * 2 : RETRY_FIRST_MS;
 		if (e->retry_ms > RETRY_MAX_MS)
 			e->retry_ms = RETRY_MAX_MS;
-		log_error("identity", "%s: cannot renew: %s; the present certificate serves until it expires, next try in %u s",
+		log_error("identity",
+			  "%s: cannot renew: %s; the present certificate serves until it expires, next try in %u s",
 			  e->spiffe, error ? error : "out of memory", e->retry_ms / 1000);
 		loop_timer_set(e->store->loop, &e->timer, e->retry_ms);
 		return;
@@ -169,7 +170,10 @@ struct cJSON *cert_store_dump(struct cert_store *s)
 		cJSON_AddStringToObject(o, "serial", e->id->serial);
 		add_time(o, "not_before", e->id->not_before);
 		add_time(o, "not_after", e->id->not_after);
-		cJSON_AddStringToObject(o, "state", e->id->not_after <= time(NULL) ? "expired" : e->error ? "renewal failing" : "valid");
+		cJSON_AddStringToObject(o, "state",
+					e->id->not_after <= time(NULL) ? "expired"
+					: e->error		       ? "renewal failing"
+								       : "valid");
 		if (e->error)
 			cJSON_AddStringToObject(o, "error", e->error);
 		cJSON_AddNumberToObject(o, "users", e->users);

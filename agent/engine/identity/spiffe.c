@@ -14,8 +14,8 @@ static size_t piece(const char *at, const char *end)
 	while (p < end && *p != '/') {
 		unsigned char c = (unsigned char)*p;
 
-		if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '.' ||
-		      c == '_'))
+		if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
+		      c == '.' || c == '_'))
 			return 0;
 		p++;
 	}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One workload's certificate as a pair of SSL_CTX, shared by all its connections. PEM texts come in, SSLs leave; called by
- * ca.c (new), proxy/tunnel.c (one SSL per tunnel).
+ * One workload's certificate as a pair of SSL_CTX, shared by all its connections. PEM texts come in, SSLs leave; called
+ * by ca.c (new), proxy/tunnel.c (one SSL per tunnel).
  */
 #include "engine/identity/tls_identity.h"
 #include "identity.h"
@@ -17,8 +17,8 @@
 /* Plenty for leaf, a few intermediates and cross-signed roots; a longer chain is an attack on memory. */
 #define CHAIN_DEPTH 6
 #define CHAIN_BYTES (64 * 1024)
-/* Eight full records with header, content type and tag (RFC 8446 5.2) behind the 3 bytes by which OpenSSL aligns payloads:
- * of a steady stream each read ends with a record, and no second one is needed for the rest of it. */
+/* Eight full records with header, content type and tag (RFC 8446 5.2) behind the 3 bytes by which OpenSSL aligns
+ * payloads: of a steady stream each read ends with a record, and no second one is needed for the rest of it. */
 #define READ_BUFFER_BYTES (3 + 8 * (5 + 16384 + 1 + 16))
 
 static const unsigned char alpn_h2[] = {2, 'h', '2'};
@@ -54,8 +54,8 @@ STACK_OF(X509) * identity_read_certs(const char *pem)
 }
 
 /* Only h2: a peer that offers something else, or nothing, is not speaking HBONE. */
-static int select_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len, const unsigned char *in, unsigned in_len,
-		       void *arg)
+static int select_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_len, const unsigned char *in,
+		       unsigned in_len, void *arg)
 {
 	(void)ssl;
 	(void)arg;
@@ -150,7 +150,8 @@ static char *serial_text(X509 *leaf)
 	return copy;
 }
 
-static int fill(struct tls_identity *id, STACK_OF(X509) * chain, EVP_PKEY *key, STACK_OF(X509) * roots, const char **ret_error)
+static int fill(struct tls_identity *id, STACK_OF(X509) * chain, EVP_PKEY *key, STACK_OF(X509) * roots,
+		const char **ret_error)
 {
 	X509 *leaf = sk_X509_value(chain, 0);
 	struct spiffe_id s;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a peer must prove in the handshake: a chain to our roots, validity, fitness for its role, and a SPIFFE ID, exactly
- * the expected one (client side) or one of our trust domain (server side). Runs as OpenSSL's verification, so that no
- * application byte moves before it has passed. Called by OpenSSL; reasons are read by proxy/tunnel.c.
+ * What a peer must prove in the handshake: a chain to our roots, validity, fitness for its role, and a SPIFFE ID,
+ * exactly the expected one (client side) or one of our trust domain (server side). Runs as OpenSSL's verification, so
+ * that no application byte moves before it has passed. Called by OpenSSL; reasons are read by proxy/tunnel.c.
  */
 #include "engine/identity/tls_identity.h"
 #include "identity.h"
@@ -38,8 +38,8 @@ static enum wr_reason chain_reason(int error)
 	}
 }
 
-/* An SVID has exactly one URI, and one with more is to be refused (SPIFFE X509-SVID 2): the name that passes here must be
- * the name that logs and policies see. */
+/* An SVID has exactly one URI, and one with more is to be refused (SPIFFE X509-SVID 2): the name that passes here must
+ * be the name that logs and policies see. */
 static bool several_uris(const GENERAL_NAMES *names)
 {
 	int n = 0;
@@ -72,13 +72,13 @@ static enum wr_reason check_names(X509 *leaf, struct tls_verify *v)
 			v->peer = strndup(uri, len);
 		if (v->trust_domain)
 			r = strlen(v->trust_domain) == id.trust_domain_len &&
-					    !memcmp(v->trust_domain, id.trust_domain, id.trust_domain_len) ?
-				    WR_REASON_NONE :
-				    WR_REASON_TLS_TRUST_DOMAIN;
+					    !memcmp(v->trust_domain, id.trust_domain, id.trust_domain_len)
+				    ? WR_REASON_NONE
+				    : WR_REASON_TLS_TRUST_DOMAIN;
 		else
-			r = v->expected && *v->expected && strlen(v->expected) == len && !memcmp(v->expected, uri, len) ?
-				    WR_REASON_NONE :
-				    WR_REASON_TLS_WRONG_IDENTITY;
+			r = v->expected && *v->expected && strlen(v->expected) == len && !memcmp(v->expected, uri, len)
+				    ? WR_REASON_NONE
+				    : WR_REASON_TLS_WRONG_IDENTITY;
 		if (r == WR_REASON_NONE)
 			break;
 	}

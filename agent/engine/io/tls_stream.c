@@ -147,8 +147,9 @@ static void bio_method_make(void)
 	BIO_meth_set_ctrl(bio_method, bio_ctrl);
 }
 
-/* SSL_read works through handshake messages without coming back: a peer that sends KeyUpdates (RFC 8446 4.6.3) and nothing
- * else would have the thread to itself. An honest one sends a few tickets, and a KeyUpdate in some hundred GiB. */
+/* SSL_read works through handshake messages without coming back: a peer that sends KeyUpdates (RFC 8446 4.6.3) and
+ * nothing else would have the thread to itself. An honest one sends a few tickets, and a KeyUpdate in some hundred GiB.
+ */
 static void watch_message(int write_p, int version, int content_type, const void *buf, size_t len, SSL *ssl, void *arg)
 {
 	struct tls_stream *t = arg;
@@ -236,7 +237,8 @@ ssize_t tls_stream_read(struct tls_stream *t, uint8_t *buf, size_t size)
 {
 	size_t got = 0;
 
-	/* SSL_get_error reads the thread's queue: what another stream left there would be taken for a failure of this one. */
+	/* SSL_get_error reads the thread's queue: what another stream left there would be taken for a failure of this
+	 * one. */
 	if (ERR_peek_error())
 		ERR_clear_error();
 	while (got < size) {

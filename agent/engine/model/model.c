@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The index over workloads and services: applies deltas, answers look-ups. One per thread; called by source, proxy, agent. */
+/* The index over workloads and services: applies deltas, answers look-ups. One per thread; called by source, proxy,
+ * agent. */
 #include "engine/model/model.h"
 
 #include <errno.h>

@@ -18,7 +18,8 @@ static bool usable(const struct service *s, const struct service_endpoint *e, si
 }
 
 /* Weighted random choice in two passes over the endpoints: no allocation, and the order does not matter. */
-static const struct service_endpoint *choose(const struct service *s, size_t port, bool same_family, bool v4, uint64_t random)
+static const struct service_endpoint *choose(const struct service *s, size_t port, bool same_family, bool v4,
+					     uint64_t random)
 {
 	uint64_t total = 0;
 

@@ -28,8 +28,8 @@ static nghttp2_session_callbacks *callbacks;
 static nghttp2_option *options;
 static pthread_once_t callbacks_once = PTHREAD_ONCE_INIT;
 
-/* RFC 9113 5.1.1: a stream identifier that was skipped is closed for good. nghttp2 would ignore the frame; streams closed a
- * short while ago, whose trailers may be on their way, it still knows. */
+/* RFC 9113 5.1.1: a stream identifier that was skipped is closed for good. nghttp2 would ignore the frame; streams
+ * closed a short while ago, whose trailers may be on their way, it still knows. */
 static int begin_frame(nghttp2_session *s, const nghttp2_frame_hd *hd, void *user)
 {
 	struct h2 *h = user;
@@ -96,7 +96,8 @@ static int header(nghttp2_session *s, const nghttp2_frame *f, const uint8_t *nam
 		/* Telemetry only: one that does not fit is as good as none. Several are one list (RFC 9110 5.3). */
 		size_t n = strlen(hd->baggage);
 
-		if (n && n + 1 < sizeof(hd->baggage) && keep_value(hd->baggage + n + 1, sizeof(hd->baggage) - n - 1, value, len))
+		if (n && n + 1 < sizeof(hd->baggage) &&
+		    keep_value(hd->baggage + n + 1, sizeof(hd->baggage) - n - 1, value, len))
 			hd->baggage[n] = ',';
 		else if (!n)
 			(void)keep_value(hd->baggage, sizeof(hd->baggage), value, len);
@@ -168,7 +169,8 @@ static int frame_sent(nghttp2_session *s, const nghttp2_frame *f, void *user)
 	return 0;
 }
 
-/* A request that waited while a GOAWAY came in: nghttp2 closes its stream as INTERNAL_ERROR, but the peer never saw it. */
+/* A request that waited while a GOAWAY came in: nghttp2 closes its stream as INTERNAL_ERROR, but the peer never saw it.
+ */
 static int frame_not_sent(nghttp2_session *s, const nghttp2_frame *f, int error, void *user)
 {
 	struct h2 *h = user;
@@ -208,7 +210,8 @@ static ssize_t body_read(nghttp2_session *s, int32_t id, uint8_t *buf, size_t le
 	if (n == H2_PULL_PAUSE)
 		return NGHTTP2_ERR_PAUSE;
 	if (n < 0) {
-		/* TEMPORAL_CALLBACK_FAILURE would say INTERNAL_ERROR; a broken TCP side is CONNECT_ERROR (RFC 9113 8.5). */
+		/* TEMPORAL_CALLBACK_FAILURE would say INTERNAL_ERROR; a broken TCP side is CONNECT_ERROR (RFC
+		 * 9113 8.5). */
 		nghttp2_submit_rst_stream(s, NGHTTP2_FLAG_NONE, id, NGHTTP2_CONNECT_ERROR);
 		return NGHTTP2_ERR_DEFERRED;
 	}
@@ -285,8 +288,8 @@ int h2_new(bool server, const struct h2_events *events, void *owner, struct h2 *
 	h->server = server;
 	h->events = events;
 	h->owner = owner;
-	r = server ? nghttp2_session_server_new2(&h->session, callbacks, h, options) :
-		     nghttp2_session_client_new2(&h->session, callbacks, h, options);
+	r = server ? nghttp2_session_server_new2(&h->session, callbacks, h, options)
+		   : nghttp2_session_client_new2(&h->session, callbacks, h, options);
 	if (!r)
 		r = nghttp2_submit_settings(h->session, NGHTTP2_FLAG_NONE, iv, sizeof(iv) / sizeof(iv[0]));
 	if (!r)
@@ -363,8 +366,8 @@ static nghttp2_nv nv(const char *name, const char *value)
 			    .flags = NGHTTP2_NV_FLAG_NO_COPY_NAME};
 }
 
-int32_t h2_connect(struct h2 *h, const char *authority, const char *baggage, const char *forwarded, const char *traceparent,
-		   void *stream)
+int32_t h2_connect(struct h2 *h, const char *authority, const char *baggage, const char *forwarded,
+		   const char *traceparent, void *stream)
 {
 	nghttp2_data_provider body = {.read_callback = body_read};
 	nghttp2_nv list[5];
@@ -453,5 +456,6 @@ void h2_goaway(struct h2 *h, uint32_t error)
 		return;
 	h->goaway_sent = true;
 	(void)nghttp2_submit_goaway(h->session, NGHTTP2_FLAG_NONE,
-				    h->server ? nghttp2_session_get_last_proc_stream_id(h->session) : 0, error, NULL, 0);
+				    h->server ? nghttp2_session_get_last_proc_stream_id(h->session) : 0, error, NULL,
+				    0);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* HBONE's header texts. Model data and header values come in, header values and parsed forms leave; called by proxy/. */
+/* HBONE's header texts. Model data and header values come in, header values and parsed forms leave; called by proxy/.
+ */
 #include "engine/proto/hbone.h"
 
 #include <ctype.h>

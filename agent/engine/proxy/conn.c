@@ -20,8 +20,8 @@ static unsigned descriptors(const struct conn *c)
 	return c->relay ? 2 : 1;
 }
 
-/* Counts the connection's descriptors against the node's table and its pod's share of it: a pod may hold twice what is still
- * free. One alone gets two thirds of the table, and however many pods want all of it, the next one finds room. */
+/* Counts the connection's descriptors against the node's table and its pod's share of it: a pod may hold twice what is
+ * still free. One alone gets two thirds of the table, and however many pods want all of it, the next one finds room. */
 static bool admit(struct engine *e, struct pod_shared *s, unsigned n)
 {
 	uint64_t used = atomic_fetch_add_explicit(&e->conns, n, memory_order_relaxed) +

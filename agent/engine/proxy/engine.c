@@ -77,7 +77,8 @@ int engine_new(const struct engine_config *cfg, struct engine **ret)
 	e->cfg = *cfg;
 	e->n_workers = cfg->workers ? cfg->workers : 1;
 	e->max_conns = descriptor_limit();
-	/* Read buffers come and go with traffic: they are to stay in the heap until trim, not be mapped anew each time. */
+	/* Read buffers come and go with traffic: they are to stay in the heap until trim, not be mapped anew each time.
+	 */
 	mallopt(M_MMAP_THRESHOLD, 1 << 20);
 	mallopt(M_TRIM_THRESHOLD, 4 << 20);
 	mallopt(M_ARENA_MAX, (int)e->n_workers + 1);

@@ -182,7 +182,8 @@ static bool serves(const struct service *s, const struct ip_addr *ip)
 	return false;
 }
 
-/* The Service by whose name the caller came, if this pod is one of its endpoints: the caller says so, the log repeats it. */
+/* The Service by whose name the caller came, if this pod is one of its endpoints: the caller says so, the log repeats
+ * it. */
 static struct service *forwarded_service(struct pod *p, const struct ip_addr *own, const char *forwarded)
 {
 	char host[256];
@@ -270,7 +271,8 @@ void inbound_accept_plain(struct pod *p, int fd, const struct ip_port *client, c
 	}
 	r = conn_new(p, CONN_IN_PLAIN, &c);
 	if (r < 0) {
-		conn_log_refused(p, ACCESS_INBOUND, client, dst, r == -EMFILE ? WR_REASON_LIMIT_CONNS : WR_REASON_INTERNAL);
+		conn_log_refused(p, ACCESS_INBOUND, client, dst,
+				 r == -EMFILE ? WR_REASON_LIMIT_CONNS : WR_REASON_INTERNAL);
 		sock_close_reset(fd);
 		return;
 	}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One plain TCP socket of a proxied connection: an app's, or an endpoint's outside the mesh. Edge-triggered; bytes that the
- * socket does not take wait in a backlog, counted against the worker's budget.
+ * One plain TCP socket of a proxied connection: an app's, or an endpoint's outside the mesh. Edge-triggered; bytes that
+ * the socket does not take wait in a backlog, counted against the worker's budget.
  */
 #pragma once
 #include "engine/io/loop.h"
@@ -16,10 +16,10 @@ struct chunk;
 struct local {
 	struct watch watch; /* fd -1: closed */
 	struct chunk *first, *last;
-	uint32_t backlog;    /* bytes waiting for this socket */
-	bool readable : 1;   /* may have bytes for us */
+	uint32_t backlog;     /* bytes waiting for this socket */
+	bool readable : 1;    /* may have bytes for us */
 	bool peer_closed : 1; /* FIN seen by epoll: read on until 0 */
-	bool read_done : 1;  /* EOF was read */
+	bool read_done : 1;   /* EOF was read */
 	bool shut_wanted : 1; /* FIN follows the backlog */
 	bool shut_done : 1;
 };

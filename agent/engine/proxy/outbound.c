@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Outbound: an app's connection was accepted on 15001, its local address is where the app wanted to go. The model says
- * which endpoint that is and how it is reached; the connection then rides a tunnel or plain TCP. Called by pod.c (accept)
- * and tunnel.c (stream ready, lost).
+ * which endpoint that is and how it is reached; the connection then rides a tunnel or plain TCP. Called by pod.c
+ * (accept) and tunnel.c (stream ready, lost).
  */
 #include "worker.h"
 #include "engine/base/cleanup.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One worker's replica of an enrolled pod: its listeners, and the end of everything that hangs on it. Called by engine.c
- * through messages.
+ * One worker's replica of an enrolled pod: its listeners, and the end of everything that hangs on it. Called by
+ * engine.c through messages.
  */
 #include "worker.h"
 #include "engine/base/cleanup.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Tunnels of a pod by (source address, accepted destination identity, next hop). One per key; another when the first is at
- * its stream limit. A key belongs to one worker, so look-ups need no lock. Called by outbound.c and tunnel.c.
+ * Tunnels of a pod by (source address, accepted destination identity, next hop). One per key; another when the first is
+ * at its stream limit. A key belongs to one worker, so look-ups need no lock. Called by outbound.c and tunnel.c.
  */
 #include "worker.h"
 #include "engine/base/cleanup.h"

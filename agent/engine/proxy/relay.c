@@ -13,7 +13,8 @@ static struct relay *relay_of(struct conn *c)
 	return container_of(c, struct relay, conn);
 }
 
-/* Which party a failed socket belongs to: `app` is the caller of outbound connections and the callee of inbound ones. */
+/* Which party a failed socket belongs to: `app` is the caller of outbound connections and the callee of inbound ones.
+ */
 static enum wr_reason reset_reason(const struct conn *c, const struct local *l)
 {
 	return (l == &c->app) == (c->kind == CONN_OUT_TCP) ? WR_REASON_CLIENT_RESET : WR_REASON_SERVER_RESET;
@@ -24,7 +25,8 @@ static void fail(struct conn *c, struct local *l)
 	conn_end(c, reset_reason(c, l), true);
 }
 
-/* Moves bytes one way until the source is empty, the target is full, or the round is over. False: the connection ended. */
+/* Moves bytes one way until the source is empty, the target is full, or the round is over. False: the connection ended.
+ */
 static bool move(struct conn *c, struct local *from, struct local *to, uint64_t *count)
 {
 	struct worker *w = c->pod->w;
@@ -87,12 +89,12 @@ static void established(struct conn *c)
 static enum wr_reason dial_reason(const struct conn *c, int error)
 {
 	if (c->kind == CONN_IN_PLAIN)
-		return error == -ECONNREFUSED ? WR_REASON_APP_REFUSED :
-		       error == -ETIMEDOUT    ? WR_REASON_APP_TIMEOUT :
-						WR_REASON_APP_UNREACHABLE;
-	return error == -ECONNREFUSED ? WR_REASON_DIAL_REFUSED :
-	       error == -ETIMEDOUT    ? WR_REASON_DIAL_TIMEOUT :
-					WR_REASON_DIAL_FAILED;
+		return error == -ECONNREFUSED ? WR_REASON_APP_REFUSED
+		       : error == -ETIMEDOUT  ? WR_REASON_APP_TIMEOUT
+					      : WR_REASON_APP_UNREACHABLE;
+	return error == -ECONNREFUSED ? WR_REASON_DIAL_REFUSED
+	       : error == -ETIMEDOUT  ? WR_REASON_DIAL_TIMEOUT
+				      : WR_REASON_DIAL_FAILED;
 }
 
 static void event(struct conn *c, struct local *l, uint32_t events)

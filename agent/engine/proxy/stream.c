@@ -142,7 +142,8 @@ void stream_closed(struct conn *c, uint32_t error)
 	if (c->state == CONN_DEAD)
 		return;
 	c->stream_open = false;
-	/* A peer that has said everything may want no more of ours (RFC 9113 8.1): what it said still reaches the app. */
+	/* A peer that has said everything may want no more of ours (RFC 9113 8.1): what it said still reaches the app.
+	 */
 	if (c->established && c->end_received && (error == H2_NO_ERROR || error == H2_CANCEL))
 		c->end_sent = true;
 	if (c->end_received && c->end_sent)

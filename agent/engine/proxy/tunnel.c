@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One mutual-TLS HTTP/2 connection, either role: dial or accept, handshake, SETTINGS, then streams until GOAWAY, silence
- * or loss. All streams' frames of one event round leave in one write. Called by pool.c, pod.c, stream.c.
+ * One mutual-TLS HTTP/2 connection, either role: dial or accept, handshake, SETTINGS, then streams until GOAWAY,
+ * silence or loss. All streams' frames of one event round leave in one write. Called by pool.c, pod.c, stream.c.
  */
 #include "worker.h"
 #include "engine/base/cleanup.h"
@@ -61,8 +61,8 @@ static int start_tls(struct tunnel *t)
 
 	t->verify.expected = t->server ? NULL : t->expected;
 	t->verify.trust_domain = t->server ? t->pod->w->e->cfg.trust_domain : NULL;
-	ssl = t->server ? tls_identity_server_ssl(t->identity, &t->verify) :
-			  tls_identity_client_ssl(t->identity, &t->verify);
+	ssl = t->server ? tls_identity_server_ssl(t->identity, &t->verify)
+			: tls_identity_client_ssl(t->identity, &t->verify);
 	t->state = TUNNEL_HANDSHAKE;
 	return ssl ? tls_stream_init(&t->tls, ssl, t->watch.fd) : -ENOMEM;
 }
@@ -73,7 +73,8 @@ static void doom(struct tunnel *t)
 	loop_defer(t->pod->w->loop, &t->pod->w->reap);
 }
 
-/* Frees what a tunnel holds, itself once no connection names it; for one that never had connections, or from tunnel_fail. */
+/* Frees what a tunnel holds, itself once no connection names it; for one that never had connections, or from
+ * tunnel_fail. */
 static void tunnel_release(struct tunnel *t)
 {
 	struct worker *w = t->pod->w;
@@ -161,7 +162,8 @@ static enum wr_reason too_many(struct pod *p, const struct ip_addr *peer)
 
 	if (p->handshakes >= LIMIT_HANDSHAKES)
 		return WR_REASON_LIMIT_HANDSHAKES;
-	if (atomic_load_explicit(&e->conns, memory_order_relaxed) + atomic_load_explicit(&e->tunnels, memory_order_relaxed) >=
+	if (atomic_load_explicit(&e->conns, memory_order_relaxed) +
+		    atomic_load_explicit(&e->tunnels, memory_order_relaxed) >=
 	    e->max_conns)
 		return WR_REASON_LIMIT_CONNS;
 	list_foreach(i, &p->tunnels) {
@@ -363,7 +365,8 @@ static void gather_flush(struct tunnel *t)
 		stream_data(c, t->gather, n);
 }
 
-/* A server's bytes or FIN before its final answer are nobody's: the app must not see what another try, elsewhere, may follow. */
+/* A server's bytes or FIN before its final answer are nobody's: the app must not see what another try, elsewhere, may
+ * follow. */
 static bool premature(struct tunnel *t, struct conn *c)
 {
 	if (t->server || c->established)
@@ -385,7 +388,8 @@ static void on_data(void *owner, int32_t id, void *stream, const uint8_t *data, 
 	t->gather[t->n_gather++] = (struct iovec){(void *)(uintptr_t)data, len};
 }
 
-/* nghttp2 has queued a GOAWAY with the error. It would be lost if the socket were closed with bytes unread: that resets. */
+/* nghttp2 has queued a GOAWAY with the error. It would be lost if the socket were closed with bytes unread: that
+ * resets. */
 static void say_why(struct tunnel *t)
 {
 	tls_stream_begin(&t->tls);
@@ -450,9 +454,9 @@ static void flush_task(struct task *task)
 
 static enum wr_reason dial_reason(int error)
 {
-	return error == -ECONNREFUSED ? WR_REASON_DIAL_REFUSED :
-	       error == -ETIMEDOUT    ? WR_REASON_DIAL_TIMEOUT :
-					WR_REASON_DIAL_FAILED;
+	return error == -ECONNREFUSED ? WR_REASON_DIAL_REFUSED
+	       : error == -ETIMEDOUT  ? WR_REASON_DIAL_TIMEOUT
+				      : WR_REASON_DIAL_FAILED;
 }
 
 static void open_streams(struct tunnel *t)
@@ -471,7 +475,8 @@ static void handshake(struct tunnel *t)
 	int r = tls_stream_handshake(&t->tls);
 
 	if (r < 0) {
-		enum wr_reason reason = r == -EPROTO ? tls_verify_reason(t->tls.ssl, &t->verify) : WR_REASON_TUNNEL_LOST;
+		enum wr_reason reason =
+			r == -EPROTO ? tls_verify_reason(t->tls.ssl, &t->verify) : WR_REASON_TUNNEL_LOST;
 
 		tunnel_fail(t, reason);
 		return;
@@ -547,9 +552,9 @@ static void tunnel_event(struct watch *w, uint32_t events)
 
 static void setup_late(struct tunnel *t)
 {
-	tunnel_fail(t, t->state == TUNNEL_DIALING   ? WR_REASON_DIAL_TIMEOUT :
-		       t->state == TUNNEL_HANDSHAKE ? WR_REASON_TLS_TIMEOUT :
-						      WR_REASON_H2_TIMEOUT);
+	tunnel_fail(t, t->state == TUNNEL_DIALING     ? WR_REASON_DIAL_TIMEOUT
+		       : t->state == TUNNEL_HANDSHAKE ? WR_REASON_TLS_TIMEOUT
+						      : WR_REASON_H2_TIMEOUT);
 }
 
 static void timer_due(struct timer *timer)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Inside of the L4 engine, private to proxy/. A worker is one thread: its loop, its model index, its replica of each pod,
- * and the connections and tunnels it accepted or dialled. Nothing here is shared between workers but `struct engine`,
- * whose fields are constant after the start or atomic.
+ * Inside of the L4 engine, private to proxy/. A worker is one thread: its loop, its model index, its replica of each
+ * pod, and the connections and tunnels it accepted or dialled. Nothing here is shared between workers but `struct
+ * engine`, whose fields are constant after the start or atomic.
  */
 #pragma once
 #include "engine/base/list.h"
@@ -29,11 +29,11 @@ struct engine {
 	struct worker *workers;
 	unsigned n_workers;
 	int home_netns_fd;
-	uint64_t max_conns;    /* from the descriptor limit */
-	atomic_ulong conns;    /* open over all workers */
-	atomic_ulong tunnels;  /* the same: a descriptor each */
-	struct table pods;     /* control thread: number -> struct pod_shared */
-	struct list removing;  /* control thread: pod_shared of removed pods whose end has not been reported */
+	uint64_t max_conns;   /* from the descriptor limit */
+	atomic_ulong conns;   /* open over all workers */
+	atomic_ulong tunnels; /* the same: a descriptor each */
+	struct table pods;    /* control thread: number -> struct pod_shared */
+	struct list removing; /* control thread: pod_shared of removed pods whose end has not been reported */
 	bool started;
 };
 
@@ -45,15 +45,15 @@ struct worker {
 	struct model *model;
 	struct list pods;
 	uint64_t random[2];
-	size_t budget;		    /* backlog bytes this worker may hold */
-	unsigned window_level;	    /* 0 full windows, 1 and 2 reduced */
-	size_t window_grown;	    /* window promised to streams beyond the start value */
-	struct timer trim;	    /* gives memory back to the system some time after a peak */
-	uint8_t *plaintext;	    /* LIMIT_PLAINTEXT_BYTES, shared by all tunnels */
-	struct list conns_doomed;   /* to free at the end of the round: events and callbacks may still name them */
+	size_t budget;		  /* backlog bytes this worker may hold */
+	unsigned window_level;	  /* 0 full windows, 1 and 2 reduced */
+	size_t window_grown;	  /* window promised to streams beyond the start value */
+	struct timer trim;	  /* gives memory back to the system some time after a peak */
+	uint8_t *plaintext;	  /* LIMIT_PLAINTEXT_BYTES, shared by all tunnels */
+	struct list conns_doomed; /* to free at the end of the round: events and callbacks may still name them */
 	struct list tunnels_doomed;
 	struct task reap;
-	uint16_t source_port;	    /* next to try for inbound dials */
+	uint16_t source_port; /* next to try for inbound dials */
 };
 
 /* What all workers' replicas of a pod share: the descriptors, closed with the last reference. */
@@ -90,10 +90,10 @@ struct pod {
 	struct listener listeners[LISTENERS];
 	struct timer accept_retry;
 	struct sock_cache sockets4, sockets6;
-	struct table pool;	/* pool key -> struct pool_entry */
-	struct list tunnels;	/* all, both roles */
-	struct list conns;	/* all */
-	unsigned handshakes;	/* unfinished inbound ones */
+	struct table pool;   /* pool key -> struct pool_entry */
+	struct list tunnels; /* all, both roles */
+	struct list conns;   /* all */
+	unsigned handshakes; /* unfinished inbound ones */
 	bool draining, accepting;
 	struct timer drain;
 };
@@ -101,7 +101,8 @@ struct pod {
 enum conn_kind { CONN_OUT_HBONE, CONN_OUT_TCP, CONN_IN_HBONE, CONN_IN_PLAIN };
 enum conn_state { CONN_SETUP, CONN_OPEN, CONN_DEAD };
 
-/* One proxied connection. `app` is the pod's own side; the other side is a stream of a tunnel, or `struct relay`'s far. */
+/* One proxied connection. `app` is the pod's own side; the other side is a stream of a tunnel, or `struct relay`'s far.
+ */
 struct conn {
 	struct list node;	 /* pod->conns; after conn_end worker->conns_doomed */
 	struct list tunnel_node; /* tunnel->conns */
@@ -114,9 +115,9 @@ struct conn {
 	bool retrying : 1;
 	bool relay : 1; /* embedded in a struct relay */
 	int32_t stream_id;
-	uint32_t window;      /* this stream's receive window */
-	uint32_t window_run;  /* bytes the app took at once since the window last grew */
-	uint32_t uncredited;  /* bytes taken by the app since the last credit */
+	uint32_t window;	    /* this stream's receive window */
+	uint32_t window_run;	    /* bytes the app took at once since the window last grew */
+	uint32_t uncredited;	    /* bytes taken by the app since the last credit */
 	struct ip_port client, dst; /* original caller and destination */
 	struct ip_port target;	    /* endpoint or authority address */
 	struct ip_port next_hop;    /* of outbound: what is dialled for it */
@@ -143,7 +144,7 @@ enum tunnel_state { TUNNEL_DIALING, TUNNEL_HANDSHAKE, TUNNEL_SETTINGS, TUNNEL_RE
 
 /* One mutual-TLS HTTP/2 connection of a pod, either role. */
 struct tunnel {
-	struct list node;	/* pod->tunnels */
+	struct list node; /* pod->tunnels */
 	struct pod *pod;
 	struct pool_entry *pool; /* client role while it takes new streams */
 	struct list pool_node;
@@ -161,8 +162,8 @@ struct tunnel {
 	struct ip_port local, remote;
 	char *expected; /* client role: identity that the server must prove */
 	uint64_t created_ms, heard_ms, idle_since_ms;
-	uint64_t flushed;	    /* bytes emitted in the present flush */
-	struct conn *gather_conn;   /* whose DATA is being collected */
+	uint64_t flushed;	  /* bytes emitted in the present flush */
+	struct conn *gather_conn; /* whose DATA is being collected */
 	struct iovec gather[32];
 	int n_gather;
 };
@@ -212,7 +213,8 @@ void conn_set_route(struct conn *c, struct workload *peer, struct service *servi
 /* Writes the short log line of something refused before a connection existed, and counts it. */
 void conn_log_refused(struct pod *p, enum accesslog_direction direction, const struct ip_port *src,
 		      const struct ip_port *dst, enum wr_reason reason);
-/* The one way a connection ends: `app_reset` ends the pod's side by RST. Logs, releases, frees at the end of the round. */
+/* The one way a connection ends: `app_reset` ends the pod's side by RST. Logs, releases, frees at the end of the round.
+ */
 void conn_end(struct conn *c, enum wr_reason reason, bool reset);
 
 /* outbound.c, inbound.c */

@@ -17,8 +17,8 @@ struct candidate {
 	const char *created;
 };
 
-/* Who comes first keeps an address that another claims, too: the living before those that are being deleted and those that
- * have ended, the older, the one whose name is first. */
+/* Who comes first keeps an address that another claims, too: the living before those that are being deleted and those
+ * that have ended, the older, the one whose name is first. */
 static int compare(const void *x, const void *y)
 {
 	const struct candidate *a = x, *b = y;
@@ -29,8 +29,7 @@ static int compare(const void *x, const void *y)
 	return r ? r : strcmp(a->workload->uid, b->workload->uid);
 }
 
-static int list_workloads(const struct assembly *a, const struct store *s, struct candidate *list,
-			  size_t *n)
+static int list_workloads(const struct assembly *a, const struct store *s, struct candidate *list, size_t *n)
 {
 	struct table_iter it = {0};
 	struct resource *r;

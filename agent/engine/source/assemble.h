@@ -17,7 +17,8 @@ struct assembly {
 	uint64_t generation;
 };
 
-/* Builds everything from the store and fills *ret with what differs from the last call. -ENOMEM leaves the last state. */
+/* Builds everything from the store and fills *ret with what differs from the last call. -ENOMEM leaves the last state.
+ */
 int assemble(struct assembly *a, const struct store *s, struct model_delta **ret);
 /* Addresses for a local pod whose status names none. 1 when that changes something, 0, or -ENOMEM. */
 int assemble_set_addresses(struct assembly *a, const char *uid, const struct ip_addr *addrs, size_t n);

@@ -6,7 +6,6 @@
 /* The uid of a pod's workload, to be freed. NULL: out of memory. */
 char *assemble_uid(const struct assembly *a, const struct resource *pod);
 /* The workload of a pod. NULL: out of memory. */
-struct workload *assemble_workload(const struct assembly *a, const struct store *s,
-				   const struct resource *pod);
+struct workload *assemble_workload(const struct assembly *a, const struct store *s, const struct resource *pod);
 /* A service with its endpoints, which are workloads as published: those go first. NULL: out of memory. */
 struct service *assemble_service(const struct assembly *a, const struct store *st, const struct resource *r);

@@ -12,8 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int dispute(struct claims *c, const struct ip_addr *addr, const struct workload *owner,
-		   const struct workload *w)
+static int dispute(struct claims *c, const struct ip_addr *addr, const struct workload *owner, const struct workload *w)
 {
 	char ip[64], *text;
 	void *old;
@@ -24,8 +23,7 @@ static int dispute(struct claims *c, const struct ip_addr *addr, const struct wo
 	if (asprintf(&text,
 		     "%s is claimed by pods %s/%s and %s/%s: it is the first one's, which is older or, if "
 		     "that is open, first by name",
-		     ip_addr_format(addr, ip, sizeof(ip)), owner->namespace_, owner->name, w->namespace_,
-		     w->name) < 0)
+		     ip_addr_format(addr, ip, sizeof(ip)), owner->namespace_, owner->name, w->namespace_, w->name) < 0)
 		return -ENOMEM;
 	if (table_put(&c->now, text, strlen(text), text, &old)) {
 		free(text);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Checks of the resources that Warren reads: what is wrong is refused with its field and line, what is unknown is warned of.
- * Fields as in the Kubernetes API reference (core/v1, discovery.k8s.io/v1). Called by store.c.
+ * Checks of the resources that Warren reads: what is wrong is refused with its field and line, what is unknown is
+ * warned of. Fields as in the Kubernetes API reference (core/v1, discovery.k8s.io/v1). Called by store.c.
  */
 #include "resource.h"
 #include "engine/base/cleanup.h"
@@ -66,8 +66,7 @@ static void known(struct check *c, const char *where, const cJSON *o, const char
 {
 	const cJSON *i;
 
-	cJSON_ArrayForEach(i, o)
-	{
+	cJSON_ArrayForEach(i, o) {
 		bool found = cJSON_IsNull(i);
 
 		for (const char *const *n = names; *n && !found; n++)
@@ -143,8 +142,7 @@ static bool texts(struct check *c, const cJSON *o, const char *path, bool nulls)
 {
 	const cJSON *i;
 
-	cJSON_ArrayForEach(i, o)
-	{
+	cJSON_ArrayForEach(i, o) {
 		if (!cJSON_IsString(i) && !(nulls && cJSON_IsNull(i)))
 			return refuse(c, o, "%s.%s: must be a text; put it in quotes", path, i->string);
 	}
@@ -158,7 +156,8 @@ static bool mode_label(struct check *c, const cJSON *labels)
 
 	if (!v || !strcmp(v->valuestring, "ambient") || !strcmp(v->valuestring, "none") || !*v->valuestring)
 		return true;
-	return refuse(c, v, "metadata.labels[istio.io/dataplane-mode]: must be ambient or none, not %s", v->valuestring);
+	return refuse(c, v, "metadata.labels[istio.io/dataplane-mode]: must be ambient or none, not %s",
+		      v->valuestring);
 }
 
 static bool metadata(struct check *c, const cJSON *tree)
@@ -167,7 +166,8 @@ static bool metadata(struct check *c, const cJSON *tree)
 
 	return want_object(c, tree, "", "metadata", true) && dns_name(c, m, "metadata", "name", true) &&
 	       dns_name(c, m, "metadata", "namespace", false) && want_object(c, m, "metadata", "labels", false) &&
-	       want_object(c, m, "metadata", "annotations", false) && texts(c, get(m, "labels"), "metadata.labels", true) &&
+	       want_object(c, m, "metadata", "annotations", false) &&
+	       texts(c, get(m, "labels"), "metadata.labels", true) &&
 	       texts(c, get(m, "annotations"), "metadata.annotations", true) && mode_label(c, get(m, "labels"));
 }
 
@@ -194,20 +194,18 @@ static bool pod(struct check *c, const cJSON *tree)
 	    !want_list(c, spec, "spec", "initContainers") || !want_list(c, status, "status", "podIPs") ||
 	    !want_list(c, status, "status", "conditions") || !want_string(c, status, "status", "phase", false))
 		return false;
-	cJSON_ArrayForEach(i, get(spec, "containers"))
-	{
+	cJSON_ArrayForEach(i, get(spec, "containers")) {
 		if (!cJSON_IsObject(i) || !want_list(c, i, "spec.containers[]", "ports"))
 			return refuse(c, i, "spec.containers[]: must be a mapping");
-		cJSON_ArrayForEach(k, get(i, "ports"))
-		{
+		cJSON_ArrayForEach(k, get(i, "ports")) {
 			if (!port_number(c, get(k, "containerPort"), k, "spec.containers[].ports[].containerPort"))
 				return false;
 		}
 	}
-	if (get(status, "podIP") && !is_empty_text(get(status, "podIP")) && !address(c, get(status, "podIP"), "status.podIP"))
+	if (get(status, "podIP") && !is_empty_text(get(status, "podIP")) &&
+	    !address(c, get(status, "podIP"), "status.podIP"))
 		return false;
-	cJSON_ArrayForEach(i, get(status, "podIPs"))
-	{
+	cJSON_ArrayForEach(i, get(status, "podIPs")) {
 		if (!address(c, get(i, "ip"), "status.podIPs[].ip"))
 			return false;
 	}
@@ -225,34 +223,49 @@ static bool service_port(struct check *c, const cJSON *p)
 	if (!cJSON_IsObject(p))
 		return refuse(c, p, "spec.ports[]: must be a mapping");
 	known(c, "spec.ports[]", p, fields);
-	return port_number(c, get(p, "port"), p, "spec.ports[].port") && want_string(c, p, "spec.ports[]", "name", false) &&
+	return port_number(c, get(p, "port"), p, "spec.ports[].port") &&
+	       want_string(c, p, "spec.ports[]", "name", false) &&
 	       want_string(c, p, "spec.ports[]", "protocol", false) &&
 	       (!t || cJSON_IsString(t) || port_number(c, t, p, "spec.ports[].targetPort"));
 }
 
 static bool service(struct check *c, const cJSON *tree)
 {
-	static const char *const fields[] = {"clusterIP", "clusterIPs", "ports", "selector", "type", "ipFamilies",
-					     "ipFamilyPolicy", "sessionAffinity", "sessionAffinityConfig",
-					     "publishNotReadyAddresses", "internalTrafficPolicy", "externalTrafficPolicy",
-					     "externalName", "externalIPs", "loadBalancerIP", "loadBalancerClass",
-					     "loadBalancerSourceRanges", "allocateLoadBalancerNodePorts",
-					     "healthCheckNodePort", "trafficDistribution", NULL};
+	static const char *const fields[] = {"clusterIP",
+					     "clusterIPs",
+					     "ports",
+					     "selector",
+					     "type",
+					     "ipFamilies",
+					     "ipFamilyPolicy",
+					     "sessionAffinity",
+					     "sessionAffinityConfig",
+					     "publishNotReadyAddresses",
+					     "internalTrafficPolicy",
+					     "externalTrafficPolicy",
+					     "externalName",
+					     "externalIPs",
+					     "loadBalancerIP",
+					     "loadBalancerClass",
+					     "loadBalancerSourceRanges",
+					     "allocateLoadBalancerNodePorts",
+					     "healthCheckNodePort",
+					     "trafficDistribution",
+					     NULL};
 	const cJSON *spec = get(tree, "spec"), *i;
 
 	if (!want_object(c, tree, "", "spec", true) || !want_list(c, spec, "spec", "ports") ||
 	    !want_list(c, spec, "spec", "clusterIPs") || !want_object(c, spec, "spec", "selector", false) ||
 	    !texts(c, get(spec, "selector"), "spec.selector", false) ||
-	    !want_bool(c, spec, "spec", "publishNotReadyAddresses") || !want_string(c, spec, "spec", "clusterIP", false))
+	    !want_bool(c, spec, "spec", "publishNotReadyAddresses") ||
+	    !want_string(c, spec, "spec", "clusterIP", false))
 		return false;
 	known(c, "spec", spec, fields);
-	cJSON_ArrayForEach(i, get(spec, "ports"))
-	{
+	cJSON_ArrayForEach(i, get(spec, "ports")) {
 		if (!service_port(c, i))
 			return false;
 	}
-	cJSON_ArrayForEach(i, get(spec, "clusterIPs"))
-	{
+	cJSON_ArrayForEach(i, get(spec, "clusterIPs")) {
 		if (!(cJSON_IsString(i) && !strcmp(i->valuestring, "None")) && !address(c, i, "spec.clusterIPs[]"))
 			return false;
 	}
@@ -267,21 +280,19 @@ static bool endpointslice(struct check *c, const cJSON *tree)
 	if (!want_list(c, tree, "endpointslice", "endpoints") || !want_list(c, tree, "endpointslice", "ports"))
 		return false;
 	if (!decode_string(decode_labels(tree), "kubernetes.io/service-name", NULL))
-		return refuse(c, tree, "metadata.labels[kubernetes.io/service-name]: missing: which Service is this for?");
+		return refuse(c, tree,
+			      "metadata.labels[kubernetes.io/service-name]: missing: which Service is this for?");
 	if (!strcmp(decode_string(tree, "addressType", ""), "FQDN"))
 		return refuse(c, tree, "addressType: FQDN is not supported");
-	cJSON_ArrayForEach(i, get(tree, "endpoints"))
-	{
+	cJSON_ArrayForEach(i, get(tree, "endpoints")) {
 		if (!want_list(c, i, "endpoints[]", "addresses"))
 			return false;
-		cJSON_ArrayForEach(a, get(i, "addresses"))
-		{
+		cJSON_ArrayForEach(a, get(i, "addresses")) {
 			if (!address(c, a, "endpoints[].addresses[]"))
 				return false;
 		}
 	}
-	cJSON_ArrayForEach(i, get(tree, "ports"))
-	{
+	cJSON_ArrayForEach(i, get(tree, "ports")) {
 		if (get(i, "port") && !port_number(c, get(i, "port"), i, "ports[].port"))
 			return false;
 	}
@@ -294,8 +305,7 @@ static bool endpoints_addresses(struct check *c, const cJSON *subset, const char
 
 	if (!want_list(c, subset, "subsets[]", name))
 		return false;
-	cJSON_ArrayForEach(a, get(subset, name))
-	{
+	cJSON_ArrayForEach(a, get(subset, name)) {
 		if (!cJSON_IsObject(a))
 			return refuse(c, subset, "%s: must be a mapping", path);
 		if (!get(a, "ip"))
@@ -312,14 +322,12 @@ static bool endpoints(struct check *c, const cJSON *tree)
 
 	if (!want_list(c, tree, "endpoints", "subsets"))
 		return false;
-	cJSON_ArrayForEach(i, get(tree, "subsets"))
-	{
+	cJSON_ArrayForEach(i, get(tree, "subsets")) {
 		if (!endpoints_addresses(c, i, "addresses", "subsets[].addresses[]") ||
 		    !endpoints_addresses(c, i, "notReadyAddresses", "subsets[].notReadyAddresses[]") ||
 		    !want_list(c, i, "subsets[]", "ports"))
 			return false;
-		cJSON_ArrayForEach(p, get(i, "ports"))
-		{
+		cJSON_ArrayForEach(p, get(i, "ports")) {
 			if (!port_number(c, get(p, "port"), p, "subsets[].ports[].port"))
 				return false;
 		}
@@ -357,8 +365,10 @@ static int not_handled(const char *kind, const char *api, char **ret_reason)
 
 int decode_check(const cJSON *tree, enum resource_kind *ret_kind, char **ret_reason)
 {
-	static const char *const fields[] = {"apiVersion", "kind", "metadata", "spec", "status", "addressType", "endpoints",
-					     "ports", "subsets", "secrets", "imagePullSecrets", "automountServiceAccountToken", NULL};
+	static const char *const fields[] = {
+		"apiVersion", "kind",  "metadata", "spec",    "status",		  "addressType",
+		"endpoints",  "ports", "subsets",  "secrets", "imagePullSecrets", "automountServiceAccountToken",
+		NULL};
 	struct check c = {0};
 	const char *kind = decode_string(tree, "kind", NULL), *api = decode_string(tree, "apiVersion", NULL);
 	size_t i;

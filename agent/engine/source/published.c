@@ -37,10 +37,10 @@ static char *workload_text(const struct workload *w)
 		*at++ = ' ';
 	}
 	if (asprintf(&text, "%s|%s|%s|%s|%s|%s|%s|%s|%s/%s|%s|%d%d%d%d%d%d%d%d%d|%u", w->identity, w->node,
-		     w->netns_path ? w->netns_path : "", w->canonical_name, w->canonical_revision,
-		     w->workload_name, w->workload_type, w->network,
-		     w->region ? w->region : "", w->zone ? w->zone : "", ips, w->addrs_in_status, w->protocol, w->labelled,
-		     w->ready, w->host_network, w->local, w->has_sidecar, w->terminated, w->deleting, w->capacity) < 0)
+		     w->netns_path ? w->netns_path : "", w->canonical_name, w->canonical_revision, w->workload_name,
+		     w->workload_type, w->network, w->region ? w->region : "", w->zone ? w->zone : "", ips,
+		     w->addrs_in_status, w->protocol, w->labelled, w->ready, w->host_network, w->local, w->has_sidecar,
+		     w->terminated, w->deleting, w->capacity) < 0)
 		return NULL;
 	return text;
 }
@@ -60,8 +60,8 @@ static bool print_service(FILE *f, const struct service *s)
 
 		/* The pointer stands for the workload's own fields: a changed workload is a new object, and the
 		 * service in force holds a reference on the old. */
-		ok &= fprintf(f, "|%s %p %u %d", ip_addr_format(&e->addr, ip, sizeof(ip)),
-			      (void *)e->workload, e->weight, e->healthy) > 0;
+		ok &= fprintf(f, "|%s %p %u %d", ip_addr_format(&e->addr, ip, sizeof(ip)), (void *)e->workload,
+			      e->weight, e->healthy) > 0;
 		for (size_t k = 0; k < s->n_ports; k++)
 			ok &= fprintf(f, " %u", e->target_ports[k]) > 0;
 	}
@@ -173,8 +173,7 @@ int published_collect(const struct table *t, struct model_delta *d, bool workloa
 		if (p->next.object)
 			r = workload ? add_workload(d, p->next.object) : add_service(d, p->next.object);
 		else if (!p->seen)
-			r = workload ? model_delta_remove_workload(d, p->key)
-				     : model_delta_remove_service(d, p->key);
+			r = workload ? model_delta_remove_workload(d, p->key) : model_delta_remove_service(d, p->key);
 	}
 	return r;
 }

@@ -1,12 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The Kubernetes resources Warren understands, decoded; and the table that holds each with its state. Private to source/. */
+/* The Kubernetes resources Warren understands, decoded; and the table that holds each with its state. Private to
+ * source/. */
 #pragma once
 #include "engine/base/addr.h"
 #include "engine/base/table.h"
 #include <cjson/cJSON.h>
 #include <stdbool.h>
 
-enum resource_kind { KIND_NAMESPACE, KIND_POD, KIND_SERVICE, KIND_ENDPOINTSLICE, KIND_ENDPOINTS, KIND_SERVICEACCOUNT, KIND_NODE, KIND_OTHER };
+enum resource_kind {
+	KIND_NAMESPACE,
+	KIND_POD,
+	KIND_SERVICE,
+	KIND_ENDPOINTSLICE,
+	KIND_ENDPOINTS,
+	KIND_SERVICEACCOUNT,
+	KIND_NODE,
+	KIND_OTHER
+};
 /* NOT_ENFORCED: a kind that people rely on, and that does nothing here. */
 enum resource_state {
 	RESOURCE_APPLIED,
@@ -24,9 +34,9 @@ struct resource {
 	char *kind_name, *namespace_, *name;
 	char *file;
 	int line;
-	char *reason;	/* refused, warned, ignored, not enforced: why */
-	cJSON *tree;	/* in force; NULL when it never was valid */
-	bool seen;	/* by the present read */
+	char *reason; /* refused, warned, ignored, not enforced: why */
+	cJSON *tree;  /* in force; NULL when it never was valid */
+	bool seen;    /* by the present read */
 };
 
 struct resource *resource_free(struct resource *r);

@@ -15,8 +15,7 @@ static bool selects(const cJSON *selector, const cJSON *labels)
 {
 	const cJSON *i;
 
-	cJSON_ArrayForEach(i, selector)
-	{
+	cJSON_ArrayForEach(i, selector) {
 		const char *v = decode_string(labels, i->string, NULL);
 
 		if (!v || !cJSON_IsString(i) || strcmp(v, i->valuestring))
@@ -35,10 +34,8 @@ static uint16_t container_port(const cJSON *pod, const char *name)
 {
 	const cJSON *c, *p;
 
-	cJSON_ArrayForEach(c, get(get(pod, "spec"), "containers"))
-	{
-		cJSON_ArrayForEach(p, get(c, "ports"))
-		{
+	cJSON_ArrayForEach(c, get(get(pod, "spec"), "containers")) {
+		cJSON_ArrayForEach(p, get(c, "ports")) {
 			if (is_tcp(p) && !strcmp(decode_string(p, "name", ""), name))
 				return (uint16_t)get(p, "containerPort")->valueint;
 		}
@@ -58,8 +55,8 @@ static uint16_t target_port(const cJSON *port, const cJSON *pod)
 	return (uint16_t)get(port, "port")->valueint;
 }
 
-static struct service_endpoint *add_endpoint(struct service *s, const struct ip_addr *addr,
-					     struct workload *w, bool healthy)
+static struct service_endpoint *add_endpoint(struct service *s, const struct ip_addr *addr, struct workload *w,
+					     bool healthy)
 {
 	struct service_endpoint *grown = realloc(s->endpoints, (s->n_endpoints + 1) * sizeof(*grown)), *e;
 	uint16_t *ports = calloc(s->n_ports ? s->n_ports : 1, sizeof(*ports));
@@ -86,8 +83,7 @@ static int fill_ports(struct service *s, const cJSON *spec)
 	s->ports = calloc((size_t)cJSON_GetArraySize(get(spec, "ports")) + 1, sizeof(*s->ports));
 	if (!s->ports)
 		return -ENOMEM;
-	cJSON_ArrayForEach(p, get(spec, "ports"))
-	{
+	cJSON_ArrayForEach(p, get(spec, "ports")) {
 		if (!is_tcp(p))
 			continue;
 		s->ports[s->n_ports].port = (uint16_t)get(p, "port")->valueint;
@@ -106,8 +102,7 @@ static int fill_vips(struct service *s, const cJSON *spec)
 	s->vips = calloc((size_t)cJSON_GetArraySize(ips) + 1, sizeof(*s->vips));
 	if (!s->vips)
 		return -ENOMEM;
-	cJSON_ArrayForEach(i, ips)
-	{
+	cJSON_ArrayForEach(i, ips) {
 		if (!ip_addr_parse(i->valuestring, &s->vips[s->n_vips]))
 			s->n_vips++;
 	}
@@ -117,8 +112,7 @@ static int fill_vips(struct service *s, const cJSON *spec)
 }
 
 /* Endpoints of a selector: every matching pod of the namespace. */
-static int from_selector(const struct assembly *a, const struct store *st, struct service *s,
-			 const cJSON *spec)
+static int from_selector(const struct assembly *a, const struct store *st, struct service *s, const cJSON *spec)
 {
 	const cJSON *selector = get(spec, "selector"), *p;
 	struct table_iter it = {0};
@@ -141,8 +135,7 @@ static int from_selector(const struct assembly *a, const struct store *st, struc
 
 			if (!e)
 				return -ENOMEM;
-			cJSON_ArrayForEach(p, get(spec, "ports"))
-			{
+			cJSON_ArrayForEach(p, get(spec, "ports")) {
 				if (is_tcp(p))
 					e->target_ports[n++] = target_port(p, r->tree);
 			}
@@ -164,8 +157,7 @@ static int add_address(const struct assembly *a, struct service *s, const char *
 	if (!e)
 		return -ENOMEM;
 	for (size_t n = 0; n < s->n_ports; n++) {
-		cJSON_ArrayForEach(p, ports)
-		{
+		cJSON_ArrayForEach(p, ports) {
 			if (is_tcp(p) && get(p, "port") && !strcmp(decode_string(p, "name", ""), s->ports[n].name))
 				e->target_ports[n] = (uint16_t)get(p, "port")->valueint;
 		}
@@ -177,13 +169,11 @@ static int add_slice(const struct assembly *a, struct service *s, const cJSON *s
 {
 	const cJSON *i, *text;
 
-	cJSON_ArrayForEach(i, get(slice, "endpoints"))
-	{
+	cJSON_ArrayForEach(i, get(slice, "endpoints")) {
 		const cJSON *conditions = get(i, "conditions"), *ready = get(conditions, "ready");
 		bool healthy = !cJSON_IsFalse(ready) && !cJSON_IsTrue(get(conditions, "terminating"));
 
-		cJSON_ArrayForEach(text, get(i, "addresses"))
-		{
+		cJSON_ArrayForEach(text, get(i, "addresses")) {
 			if (add_address(a, s, text->valuestring, healthy, get(slice, "ports")))
 				return -ENOMEM;
 		}
@@ -198,13 +188,11 @@ static int from_endpoints(const struct assembly *a, const struct store *st, stru
 	const struct resource *r = key ? table_get_str(&st->resources, key) : NULL;
 	const cJSON *subset, *i;
 
-	cJSON_ArrayForEach(subset, get(r ? r->tree : NULL, "subsets"))
-	{
+	cJSON_ArrayForEach(subset, get(r ? r->tree : NULL, "subsets")) {
 		static const char *const lists[] = {"notReadyAddresses", "addresses"};
 
 		for (int ready = 0; ready < 2; ready++) {
-			cJSON_ArrayForEach(i, get(subset, lists[ready]))
-			{
+			cJSON_ArrayForEach(i, get(subset, lists[ready])) {
 				if (add_address(a, s, get(i, "ip")->valuestring, ready, get(subset, "ports")))
 					return -ENOMEM;
 			}

@@ -236,8 +236,8 @@ static void watch_folder(struct source *s)
 	if (s->watch_id >= 0)
 		(void)inotify_rm_watch(s->watch.fd, s->watch_id);
 	s->watch_id = inotify_add_watch(s->watch.fd, s->path,
-					IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_CREATE | IN_ATTRIB |
-						IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR);
+					IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_CREATE |
+						IN_ATTRIB | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR);
 	if (!stat(s->path, &st)) {
 		s->dev = st.st_dev;
 		s->ino = st.st_ino;
@@ -256,7 +256,8 @@ static void events(struct watch *w, uint32_t mask)
 		for (char *p = buf; p < buf + n;) {
 			const struct inotify_event *ev = (const struct inotify_event *)(const void *)p;
 
-			/* A file just created is still being written: its close will be heard. A link is complete at once. */
+			/* A file just created is still being written: its close will be heard. A link is complete at
+			 * once. */
 			if (ev->mask & IN_CREATE && !(ev->mask & IN_ISDIR) && ev->len) {
 				struct stat st;
 				char path[4096];
@@ -300,8 +301,7 @@ static void load_state(struct source *s)
 		log_info("source", "%s: the last good configuration is another source's, not used for %s",
 			 s->state_path, s->cfg.spec);
 	else if (e < 0 && e != -ENOENT)
-		log_warn("source", "%s: cannot use the last good configuration: %s", s->state_path,
-			 strerror(-e));
+		log_warn("source", "%s: cannot use the last good configuration: %s", s->state_path, strerror(-e));
 }
 
 int source_open(const struct source_config *cfg, struct loop *loop, struct source **ret, char **ret_error)

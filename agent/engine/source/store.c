@@ -101,8 +101,7 @@ static struct resource *find_or_add(struct store *s, char *key, const struct nam
 	r->namespace_ = strdup(names->namespace_);
 	r->name = strdup(names->name);
 	r->state = RESOURCE_APPLIED;
-	if (!r->kind_name || !r->namespace_ || !r->name ||
-	    table_put(&s->resources, key, strlen(key), r, NULL))
+	if (!r->kind_name || !r->namespace_ || !r->name || table_put(&s->resources, key, strlen(key), r, NULL))
 		return resource_free(r);
 	return r;
 }
@@ -113,8 +112,8 @@ static void replace(char **to, char *value)
 	*to = value;
 }
 
-static void settle(struct store *s, struct resource *r, const char *file, int line, cJSON *tree, enum resource_kind kind,
-		   int verdict, char *reason)
+static void settle(struct store *s, struct resource *r, const char *file, int line, cJSON *tree,
+		   enum resource_kind kind, int verdict, char *reason)
 {
 	enum resource_state state = verdict == -EINVAL	  ? RESOURCE_REFUSED
 				    : verdict == -ENOTSUP ? RESOURCE_IGNORED
@@ -149,8 +148,7 @@ static bool put_list(struct store *s, const char *file, int line, const cJSON *t
 
 	if (n < 4 || strcmp(kind + n - 4, "List") || !cJSON_IsArray(items))
 		return false;
-	cJSON_ArrayForEach(i, items)
-	{
+	cJSON_ArrayForEach(i, items) {
 		_cleanup_free_ char *of = strndup(kind, n - 4);
 		cJSON *item = cJSON_Duplicate(i, true);
 
@@ -185,8 +183,7 @@ static cJSON *name_only(cJSON *tree)
 }
 
 /* What is listed beside the resources: a file, or a document of one, that is not to be had. Borrowed. */
-static cJSON *add_problem(struct store *s, const struct names *names, const char *file, int line,
-			  const char *reason)
+static cJSON *add_problem(struct store *s, const struct names *names, const char *file, int line, const char *reason)
 {
 	cJSON *p = cJSON_CreateObject();
 
@@ -202,8 +199,7 @@ static cJSON *add_problem(struct store *s, const struct names *names, const char
 }
 
 /* The first of two with one name counts. */
-static void put_twice(struct store *s, const struct resource *r, const struct names *names, const char *file,
-		      int line)
+static void put_twice(struct store *s, const struct resource *r, const struct names *names, const char *file, int line)
 {
 	_cleanup_free_ char *reason = NULL;
 
@@ -231,8 +227,7 @@ void store_put(struct store *s, const char *file, int line, cJSON *tree)
 	if (asprintf(&place, "%s:%d", file, line) < 0)
 		place = NULL;
 	key = !place ? NULL
-		     : resource_key(*names.kind ? names.kind : "?", names.namespace_,
-				    *names.name ? names.name : place);
+		     : resource_key(*names.kind ? names.kind : "?", names.namespace_, *names.name ? names.name : place);
 	r = key ? find_or_add(s, key, &names) : NULL;
 	if (r && !r->seen) {
 		/* Who wrote which field last: the larger part of many a resource, and nobody's business here.
@@ -261,9 +256,9 @@ static bool may_be_broken(const struct store *s, const struct resource *r)
 {
 	const cJSON *p;
 
-	cJSON_ArrayForEach(p, s->problems)
-	{
-		if (r->file && cJSON_GetObjectItemCaseSensitive(p, KEPT) && !strcmp(decode_string(p, "file", ""), r->file))
+	cJSON_ArrayForEach(p, s->problems) {
+		if (r->file && cJSON_GetObjectItemCaseSensitive(p, KEPT) &&
+		    !strcmp(decode_string(p, "file", ""), r->file))
 			return true;
 	}
 	return false;
@@ -384,8 +379,7 @@ static void take_all(struct store *s, const cJSON *array)
 	cJSON *i;
 
 	store_begin(s);
-	cJSON_ArrayForEach(i, array)
-	{
+	cJSON_ArrayForEach(i, array) {
 		const cJSON *line = cJSON_GetObjectItemCaseSensitive(i, "line");
 		cJSON *tree = cJSON_DetachItemFromObjectCaseSensitive(i, "resource");
 
@@ -462,8 +456,7 @@ cJSON *store_dump(const struct store *s)
 			cJSON_AddBoolToObject(o, KEPT, r->tree != NULL);
 		cJSON_AddItemToArray(array, o);
 	}
-	cJSON_ArrayForEach(i, s->problems)
-	{
+	cJSON_ArrayForEach(i, s->problems) {
 		cJSON_AddItemToArray(array, cJSON_Duplicate(i, true));
 	}
 	sort_by_place(array);

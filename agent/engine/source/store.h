@@ -9,8 +9,8 @@ struct store {
 	bool changed;
 };
 
-/* A read of the folder: begin, one store_put for each document, store_keep_file for each that could not be parsed and each file
- * that could not be read, end (which drops what was not seen). */
+/* A read of the folder: begin, one store_put for each document, store_keep_file for each that could not be parsed and
+ * each file that could not be read, end (which drops what was not seen). */
 void store_begin(struct store *s);
 /* Takes over `tree`. */
 void store_put(struct store *s, const char *file, int line, cJSON *tree);

@@ -45,8 +45,7 @@ static bool has_sidecar(const cJSON *tree)
 	for (int i = 0; i < 2; i++) {
 		const cJSON *c;
 
-		cJSON_ArrayForEach(c, get(get(tree, "spec"), lists[i]))
-		{
+		cJSON_ArrayForEach(c, get(get(tree, "spec"), lists[i])) {
 			const char *name = decode_string(c, "name", "");
 
 			if (!strcmp(name, "istio-proxy") || !strcmp(name, "warren-sidecar"))
@@ -63,8 +62,7 @@ static bool is_ready(const cJSON *status)
 	/* A manifest without status is one that a person wrote: it means a pod that runs. */
 	if (!cJSON_GetArraySize(conditions))
 		return !strcmp(decode_string(status, "phase", "Running"), "Running");
-	cJSON_ArrayForEach(c, conditions)
-	{
+	cJSON_ArrayForEach(c, conditions) {
 		if (!strcmp(decode_string(c, "type", ""), "Ready"))
 			return !strcmp(decode_string(c, "status", ""), "True");
 	}
@@ -93,8 +91,7 @@ static int addresses(const struct assembly *a, struct workload *w, const cJSON *
 	const cJSON *i;
 	int r = add_addr(w, decode_string(status, "podIP", NULL));
 
-	cJSON_ArrayForEach(i, get(status, "podIPs"))
-	{
+	cJSON_ArrayForEach(i, get(status, "podIPs")) {
 		r = r ? r : add_addr(w, decode_string(i, "ip", NULL));
 	}
 	w->addrs_in_status = w->n_addrs;
@@ -128,8 +125,7 @@ static const cJSON *controller(const cJSON *tree)
 {
 	const cJSON *refs = get(get(tree, "metadata"), "ownerReferences"), *o;
 
-	cJSON_ArrayForEach(o, refs)
-	{
+	cJSON_ArrayForEach(o, refs) {
 		if (cJSON_IsTrue(get(o, "controller")))
 			return o;
 	}
@@ -192,25 +188,24 @@ static int locality(struct workload *w, const struct store *s)
 
 static bool complete(const struct workload *w)
 {
-	return w->uid && w->name && w->namespace_ && w->service_account && w->node && w->network &&
-	       w->cluster_id && w->trust_domain && w->identity && w->canonical_name &&
-	       w->canonical_revision && w->workload_name && w->workload_type;
+	return w->uid && w->name && w->namespace_ && w->service_account && w->node && w->network && w->cluster_id &&
+	       w->trust_domain && w->identity && w->canonical_name && w->canonical_revision && w->workload_name &&
+	       w->workload_type;
 }
 
-/* Those two are out by design, and reached as if they had no label. A pod that is refused for a mistake (no namespace named, a
- * foreign socket) stays HBONE: it cannot be reached until that is put right, but nothing is sent to it in plaintext. */
+/* Those two are out by design, and reached as if they had no label. A pod that is refused for a mistake (no namespace
+ * named, a foreign socket) stays HBONE: it cannot be reached until that is put right, but nothing is sent to it in
+ * plaintext. */
 static bool is_fit(const struct workload *w)
 {
 	return !w->host_network && !w->has_sidecar;
 }
 
-struct workload *assemble_workload(const struct assembly *a, const struct store *s,
-				   const struct resource *pod)
+struct workload *assemble_workload(const struct assembly *a, const struct store *s, const struct resource *pod)
 {
-	static const char *const names[] = {"service.istio.io/canonical-name", "app.kubernetes.io/name",
-					    "app", NULL};
-	static const char *const revisions[] = {"service.istio.io/canonical-revision",
-						"app.kubernetes.io/version", "version", NULL};
+	static const char *const names[] = {"service.istio.io/canonical-name", "app.kubernetes.io/name", "app", NULL};
+	static const char *const revisions[] = {"service.istio.io/canonical-revision", "app.kubernetes.io/version",
+						"version", NULL};
 	const cJSON *spec = get(pod->tree, "spec"), *status = get(pod->tree, "status");
 	const cJSON *labels = decode_labels(pod->tree);
 	const char *phase = decode_string(status, "phase", "");

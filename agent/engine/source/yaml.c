@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* YAML to cJSON by libyaml's events, with limits. Bytes come in, trees and errors leave, a document at a time; called by
- * source.c. */
+/* YAML to cJSON by libyaml's events, with limits. Bytes come in, trees and errors leave, a document at a time; called
+ * by source.c. */
 #include "yaml.h"
 
 #include <errno.h>
@@ -123,8 +123,7 @@ static bool may_copy(struct reader *r, const cJSON *value, int depth)
 
 	if (++r->nodes > YAML_NODES_MAX || depth > YAML_DEPTH_MAX)
 		return false;
-	cJSON_ArrayForEach(i, value)
-	{
+	cJSON_ArrayForEach(i, value) {
 		if (!may_copy(r, i, depth + 1))
 			return false;
 	}
@@ -151,8 +150,7 @@ static int merge_one(struct reader *r, cJSON *object, const cJSON *from, int lin
 {
 	const cJSON *i;
 
-	cJSON_ArrayForEach(i, from)
-	{
+	cJSON_ArrayForEach(i, from) {
 		if (cJSON_GetObjectItemCaseSensitive(object, i->string))
 			continue;
 		if (!may_copy(r, i, depth))
@@ -172,11 +170,10 @@ static int merge(struct reader *r, cJSON *object, const cJSON *from, int line, i
 		return merge_one(r, object, from, line, depth);
 	if (!cJSON_IsArray(from))
 		return fail(r, line, "<<: must be a mapping or a list of mappings");
-	cJSON_ArrayForEach(i, from)
-	{
+	cJSON_ArrayForEach(i, from) {
 		if (!e)
-			e = cJSON_IsObject(i) ? merge_one(r, object, i, line, depth) :
-						fail(r, line, "<<: must be a mapping or a list of mappings");
+			e = cJSON_IsObject(i) ? merge_one(r, object, i, line, depth)
+					      : fail(r, line, "<<: must be a mapping or a list of mappings");
 	}
 	return e;
 }
@@ -344,8 +341,8 @@ static bool is_marker(const char *line, size_t len, const char *marker)
 	return len >= 3 && !memcmp(line, marker, 3) && (len == 3 || strchr(" \t\r\n", line[3]));
 }
 
-/* The length of the first document with all that precedes it: no line inside one may start with "---" or "..." (YAML 1.2,
- * 9.1.2), so that what is broken inside cannot hide where the next begins. *ret_lines: the lines in it. */
+/* The length of the first document with all that precedes it: no line inside one may start with "---" or "..."
+ * (YAML 1.2, 9.1.2), so that what is broken inside cannot hide where the next begins. *ret_lines: the lines in it. */
 static size_t first_document(const char *text, size_t len, int *ret_lines)
 {
 	bool begun = false;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * YAML documents as cJSON trees, the same form the API server's JSON has. The line of an object, array or string is kept in
- * its `valueint` (free in those types), so that an error can name its place.
+ * YAML documents as cJSON trees, the same form the API server's JSON has. The line of an object, array or string is
+ * kept in its `valueint` (free in those types), so that an error can name its place.
  */
 #pragma once
 #include <cjson/cJSON.h>
@@ -26,5 +26,6 @@ struct yaml_handlers {
 };
 
 /* Parses all documents of a text (JSON is a subset of YAML). 0, -EINVAL when one was broken, or -ENOMEM.
- * Aliases and merge keys are resolved into copies that count against the limits: a small file does not become a large tree. */
+ * Aliases and merge keys are resolved into copies that count against the limits: a small file does not become a large
+ * tree. */
 int yaml_parse(const char *text, size_t len, const struct yaml_handlers *to, void *arg);

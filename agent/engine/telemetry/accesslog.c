@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Access log with ztunnel's field names and order. Workers format into a ring; one thread writes it out, so a slow disk or
- * a full pipe costs lines (counted), never a worker's time. Called by proxy/conn.c.
+ * Access log with ztunnel's field names and order. Workers format into a ring; one thread writes it out, so a slow disk
+ * or a full pipe costs lines (counted), never a worker's time. Called by proxy/conn.c.
  */
 #include "engine/telemetry/accesslog.h"
 #include "engine/base/log.h"
@@ -17,7 +17,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* Room for two thousand connections that end at once; pages beyond the first 64 KiB are given back after such a burst. */
+/* Room for two thousand connections that end at once; pages beyond the first 64 KiB are given back after such a burst.
+ */
 #define RING_BYTES (1024 * 1024)
 #define KEEP_BYTES (64 * 1024)
 /* Every field at its longest: a line that is cut is no JSON. */
@@ -61,7 +62,8 @@ static void write_out(int fd, const char *data, size_t len)
 			continue;
 		if (n < 0) {
 			if (!complained)
-				log_error("access", "cannot write the access log: %s; lines are lost and counted", strerror(errno));
+				log_error("access", "cannot write the access log: %s; lines are lost and counted",
+					  strerror(errno));
 			complained = true;
 			for (; len; len--)
 				sink.dropped += *data++ == '\n';
@@ -101,7 +103,8 @@ static void *writer_main(void *arg)
 				close(sink.fd);
 				sink.fd = fd;
 			} else {
-				log_error("access", "cannot reopen %s: %s; going on with the old file", sink.path, strerror(-fd));
+				log_error("access", "cannot reopen %s: %s; going on with the old file", sink.path,
+					  strerror(-fd));
 			}
 		}
 		sink.reopen = false;
@@ -316,7 +319,8 @@ void accesslog_write(const struct accesslog_record *r)
 	l.json = sink.json;
 	log_timestamp(now, sizeof(now));
 	if (l.json)
-		put(&l, "{\"level\":\"%s\",\"time\":\"%s\",\"scope\":\"access\",\"message\":\"%s\"", level, now, message);
+		put(&l, "{\"level\":\"%s\",\"time\":\"%s\",\"scope\":\"access\",\"message\":\"%s\"", level, now,
+		    message);
 	else
 		put(&l, "%s\t%s\taccess\t%s\t", now, level, message);
 	size_t start = l.n;

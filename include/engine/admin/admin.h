@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Admin socket <run-dir>/<node>/agent.sock (0600, SOCK_STREAM): one JSON request {"command": "...", "args": {...}} a line,
- * one JSON answer {"ok": true, "result": ...} or {"ok": false, "error": "...", "code": N} a line, then close.
- * And the readiness server: HTTP/1.1 GET /healthz/ready on 15021. Both run on the control loop.
+ * Admin socket <run-dir>/<node>/agent.sock (0600, SOCK_STREAM): one JSON request {"command": "...", "args": {...}} a
+ * line, one JSON answer {"ok": true, "result": ...} or {"ok": false, "error": "...", "code": N} a line, then close. And
+ * the readiness server: HTTP/1.1 GET /healthz/ready on 15021. Both run on the control loop.
  */
 #pragma once
 #include <stdbool.h>

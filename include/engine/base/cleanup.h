@@ -35,18 +35,18 @@ static inline void cleanup_fclosep(FILE **f)
 #define _cleanup_fclose_ _cleanup_(cleanup_fclosep)
 
 /* Moves ownership out of a variable that has a cleanup attribute. */
-#define take_ptr(p)                                                                                          \
-	({                                                                                                   \
-		__typeof__(p) take_tmp_ = (p);                                                               \
-		(p) = NULL;                                                                                  \
-		take_tmp_;                                                                                   \
+#define take_ptr(p)                                                                                                    \
+	({                                                                                                             \
+		__typeof__(p) take_tmp_ = (p);                                                                         \
+		(p) = NULL;                                                                                            \
+		take_tmp_;                                                                                             \
 	})
-#define take_fd(fd)                                                                                          \
-	({                                                                                                   \
-		int take_tmp_ = (fd);                                                                        \
-		(fd) = -1;                                                                                   \
-		take_tmp_;                                                                                   \
+#define take_fd(fd)                                                                                                    \
+	({                                                                                                             \
+		int take_tmp_ = (fd);                                                                                  \
+		(fd) = -1;                                                                                             \
+		take_tmp_;                                                                                             \
 	})
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
-#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+#define container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))

@@ -2,8 +2,8 @@
 /* Every limit of the data path in one place, each with what stands behind it. No implementation file. */
 #pragma once
 
-/* One DATA frame's payload and the scratch it is read into: with its 9-byte header fifteen full TLS records, which is what
- * one gathered write holds. One recv, one frame, one send; a quarter of it cost 5 % more CPU per byte. */
+/* One DATA frame's payload and the scratch it is read into: with its 9-byte header fifteen full TLS records, which is
+ * what one gathered write holds. One recv, one frame, one send; a quarter of it cost 5 % more CPU per byte. */
 #define LIMIT_FRAME_PAYLOAD (15 * 16384 - 9)
 /* Plaintext decrypted before it is parsed; one round of one tunnel. */
 #define LIMIT_PLAINTEXT_BYTES (128 * 1024)
@@ -33,7 +33,8 @@
 /* HTTP/2 (RFC 9113): what we announce and accept. */
 #define LIMIT_STREAMS_PER_TUNNEL 1000
 #define LIMIT_STREAMS_BEFORE_SETTINGS 100
-/* Frames other than DATA that wait for a peer to read: more than all streams of a tunnel cause; then it ends (h2_protocol). */
+/* Frames other than DATA that wait for a peer to read: more than all streams of a tunnel cause; then it ends
+ * (h2_protocol). */
 #define LIMIT_FRAMES_QUEUED (8 * LIMIT_STREAMS_PER_TUNNEL)
 #define LIMIT_STREAM_WINDOW_START (256 * 1024)
 #define LIMIT_STREAM_WINDOW_MAX (4 * 1024 * 1024)
@@ -53,8 +54,8 @@
 #define LIMIT_RETRY_MAX_MS 250
 /* Unsent bytes in the kernel's queue of a tunnel: beyond, the apps wait instead of the queue growing. */
 #define LIMIT_NOTSENT_BYTES (512 * 1024)
-/* Source ports tried first for inbound dials, from here to 65535: outside the usual ip_local_port_range, so the caller does
- * not use them. */
+/* Source ports tried first for inbound dials, from here to 65535: outside the usual ip_local_port_range, so the caller
+ * does not use them. */
 #define LIMIT_SOURCE_PORT_FIRST 61000
 #define LIMIT_SOURCE_PORT_TRIES 8
 /* Sockets made ahead in a pod's namespace with one switch of namespaces, at most. */

@@ -49,5 +49,5 @@ static inline void list_splice(struct list *to, struct list *from)
 #define list_entry(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 #define list_foreach(n, head) for (struct list *n = (head)->next; n != (head); n = n->next)
 /* Allows removing (and freeing) n inside the body. */
-#define list_foreach_safe(n, tmp, head)                                                                      \
+#define list_foreach_safe(n, tmp, head)                                                                                \
 	for (struct list *n = (head)->next, *tmp = n->next; n != (head); n = tmp, tmp = n->next)

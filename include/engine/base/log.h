@@ -24,8 +24,8 @@ int log_timestamp(char *buf, unsigned long size);
 #define log_error(scope, ...) log_write(LOG_ERROR_LEVEL, scope, __VA_ARGS__)
 #define log_warn(scope, ...) log_write(LOG_WARN_LEVEL, scope, __VA_ARGS__)
 #define log_info(scope, ...) log_write(LOG_INFO_LEVEL, scope, __VA_ARGS__)
-#define log_debug(scope, ...)                                                                                \
-	do {                                                                                                 \
-		if (log_enabled(LOG_DEBUG_LEVEL))                                                            \
-			log_write(LOG_DEBUG_LEVEL, scope, __VA_ARGS__);                                      \
+#define log_debug(scope, ...)                                                                                          \
+	do {                                                                                                           \
+		if (log_enabled(LOG_DEBUG_LEVEL))                                                                      \
+			log_write(LOG_DEBUG_LEVEL, scope, __VA_ARGS__);                                                \
 	} while (0)

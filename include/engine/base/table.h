@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Hash table from byte-string keys to pointers: chained, grows by doubling, keyed hash (SipHash-1-3 with a random key per
- * process) so that a peer cannot choose colliding keys. Keys are borrowed: they must live in the value and not change
- * while it is in the table. Not thread-safe.
+ * Hash table from byte-string keys to pointers: chained, grows by doubling, keyed hash (SipHash-1-3 with a random key
+ * per process) so that a peer cannot choose colliding keys. Keys are borrowed: they must live in the value and not
+ * change while it is in the table. Not thread-safe.
  */
 #pragma once
 #include <stddef.h>
@@ -28,7 +28,8 @@ void *table_get(const struct table *t, const void *key, size_t key_len);
 int table_put(struct table *t, const void *key, size_t key_len, void *value, void **ret_old);
 /* Removes and returns the value, NULL when there was none. */
 void *table_del(struct table *t, const void *key, size_t key_len);
-/* Iteration: the iterator starts at zeroes; returns the next value or NULL at the end. The value just returned may be deleted. */
+/* Iteration: the iterator starts at zeroes; returns the next value or NULL at the end. The value just returned may be
+ * deleted. */
 struct table_iter {
 	size_t bucket;
 	struct table_node *next;

@@ -20,9 +20,10 @@ struct tls_identity {
 	SSL_CTX *client, *server;
 };
 
-/* Builds from PEM texts: leaf first then intermediates; `roots_pem` one or several roots; `key_pem` is not kept as text.
- * TLS 1.3 only, AES-128-GCM first then AES-256-GCM, groups X25519 and P-256 and P-384, ALPN h2, no tickets, no
- * resumption, read-ahead with 128 KiB buffers, SSL_MODE_RELEASE_BUFFERS. 0 or -EINVAL (with *ret_error a static text). */
+/* Builds from PEM texts: leaf first then intermediates; `roots_pem` one or several roots; `key_pem` is not kept as
+ * text. TLS 1.3 only, AES-128-GCM first then AES-256-GCM, groups X25519 and P-256 and P-384, ALPN h2, no tickets, no
+ * resumption, read-ahead with 128 KiB buffers, SSL_MODE_RELEASE_BUFFERS. 0 or -EINVAL (with *ret_error a static text).
+ */
 int tls_identity_new(const char *chain_pem, const char *key_pem, const char *roots_pem, struct tls_identity **ret,
 		     const char **ret_error);
 struct tls_identity *tls_identity_ref(struct tls_identity *id);
@@ -30,17 +31,19 @@ struct tls_identity *tls_identity_unref(struct tls_identity *id);
 
 /* What one connection must prove. Attached to an SSL by tls_verify_attach; must outlive it. */
 struct tls_verify {
-	const char *expected;	  /* client side: the exact SPIFFE ID that the server must present; NULL on the server side */
+	const char
+		*expected; /* client side: the exact SPIFFE ID that the server must present; NULL on the server side */
 	const char *trust_domain; /* server side: the trust domain the client must belong to */
 	enum wr_reason failure;	  /* out: why the handshake failed (WR_REASON_TLS_*), NONE while it has not */
 	char *peer;		  /* out: the peer's SPIFFE ID after success; owned, freed by tls_verify_done */
 };
 void tls_verify_done(struct tls_verify *v);
-/* Makes an SSL of this identity for one connection (no descriptor yet) whose certificate check fills *v. NULL: no memory. */
+/* Makes an SSL of this identity for one connection (no descriptor yet) whose certificate check fills *v. NULL: no
+ * memory. */
 SSL *tls_identity_client_ssl(struct tls_identity *id, struct tls_verify *v);
 SSL *tls_identity_server_ssl(struct tls_identity *id, struct tls_verify *v);
-/* After SSL_do_handshake failed for good: the distinct reason (v->failure, or what the OpenSSL error queue and alerts say:
- * version, no certificate, unknown CA, ALPN, protocol). Clears the error queue. */
+/* After SSL_do_handshake failed for good: the distinct reason (v->failure, or what the OpenSSL error queue and alerts
+ * say: version, no certificate, unknown CA, ALPN, protocol). Clears the error queue. */
 enum wr_reason tls_verify_reason(const SSL *ssl, const struct tls_verify *v);
 
 /* Parses exactly spiffe://<td>/ns/<ns>/sa/<sa>. Pieces point into `uri`. 0 or -EINVAL. */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * TLS over a non-blocking socket. Records of one round are gathered into one send(2); what the socket does not take waits in
- * `pending` and nothing more is written until it is gone. The gather buffer is shared by all streams of a thread.
+ * TLS over a non-blocking socket. Records of one round are gathered into one send(2); what the socket does not take
+ * waits in `pending` and nothing more is written until it is gone. The gather buffer is shared by all streams of a
+ * thread.
  */
 #pragma once
 #include <openssl/ssl.h>
@@ -15,10 +16,10 @@ struct tls_stream {
 	int fd;
 	uint8_t *pending; /* ciphertext that the socket did not take */
 	size_t pending_len, pending_off;
-	int error;	/* first socket error, negative errno */
-	bool eof;	/* peer's FIN seen without or with close_notify */
-	bool drained;	/* the last recv was short: the socket is empty until epoll says otherwise */
-	unsigned messages_in;	/* handshake messages, those after the handshake included */
+	int error;		      /* first socket error, negative errno */
+	bool eof;		      /* peer's FIN seen without or with close_notify */
+	bool drained;		      /* the last recv was short: the socket is empty until epoll says otherwise */
+	unsigned messages_in;	      /* handshake messages, those after the handshake included */
 	uint64_t bytes_in, bytes_out; /* ciphertext */
 };
 
@@ -32,10 +33,12 @@ static inline void tls_stream_readable(struct tls_stream *t)
 {
 	t->drained = false;
 }
-/* Fills `buf` with as much plaintext as is there now. >0 bytes, 0 nothing now, -EPIPE end of stream, -errno, -EPROTO. */
+/* Fills `buf` with as much plaintext as is there now. >0 bytes, 0 nothing now, -EPIPE end of stream, -errno, -EPROTO.
+ */
 ssize_t tls_stream_read(struct tls_stream *t, uint8_t *buf, size_t size);
 /* Between begin and end, bytes are encrypted and gathered; end sends. Small pieces are joined into one record.
- * write: 0 or -errno. end: 0 all sent, -EAGAIN some wait in pending (watch for EPOLLOUT, then tls_stream_flush), -errno. */
+ * write: 0 or -errno. end: 0 all sent, -EAGAIN some wait in pending (watch for EPOLLOUT, then tls_stream_flush),
+ * -errno. */
 void tls_stream_begin(struct tls_stream *t);
 int tls_stream_write(struct tls_stream *t, const uint8_t *data, size_t len);
 int tls_stream_end(struct tls_stream *t);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The mesh as data: workloads, services and their endpoints. Objects are immutable and reference-counted (atomic), so they
- * are shared between threads; each thread owns its own `struct model` (the index) and applies the same deltas to it.
- * An update costs in proportion to what changed. Data and pure functions only.
+ * The mesh as data: workloads, services and their endpoints. Objects are immutable and reference-counted (atomic), so
+ * they are shared between threads; each thread owns its own `struct model` (the index) and applies the same deltas to
+ * it. An update costs in proportion to what changed. Data and pure functions only.
  */
 #pragma once
 #include "engine/base/addr.h"
@@ -22,20 +22,20 @@ struct workload {
 	char *identity; /* spiffe://<td>/ns/<ns>/sa/<sa>: the exact name a peer must present */
 	char *canonical_name, *canonical_revision;
 	char *workload_name, *workload_type; /* type: deployment, cronjob, job, pod */
-	char *region, *zone; /* of its node; NULL when not known */
-	char *netns_path; /* annotation warren.dev/netns; NULL when absent */
+	char *region, *zone;		     /* of its node; NULL when not known */
+	char *netns_path;		     /* annotation warren.dev/netns; NULL when absent */
 	struct ip_addr *addrs;
 	size_t n_addrs;
-	bool addrs_in_status; /* else they were found in its network namespace, where they may change */
-	bool labelled; /* into the mesh, whether or not it can be enrolled */
+	bool addrs_in_status;	       /* else they were found in its network namespace, where they may change */
+	bool labelled;		       /* into the mesh, whether or not it can be enrolled */
 	enum tunnel_protocol protocol; /* HBONE: labelled and fit for it */
 	bool ready;		       /* pod readiness: usable as an endpoint */
 	bool host_network;
-	bool local;	    /* spec.nodeName is this node */
-	bool has_sidecar;   /* an injected istio-proxy or warren-sidecar container */
-	bool terminated;    /* phase Succeeded/Failed: its address may be another pod's by now */
-	bool deleting;	    /* deletionTimestamp set: it still runs for its grace period, but no more as an endpoint */
-	uint32_t capacity;  /* weight, default 1 */
+	bool local;	   /* spec.nodeName is this node */
+	bool has_sidecar;  /* an injected istio-proxy or warren-sidecar container */
+	bool terminated;   /* phase Succeeded/Failed: its address may be another pod's by now */
+	bool deleting;	   /* deletionTimestamp set: it still runs for its grace period, but no more as an endpoint */
+	uint32_t capacity; /* weight, default 1 */
 };
 
 struct service_port {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Where an outbound connection goes: ztunnel's decision table (ARCHITECTURE of ambient: service VIP, workload, unknown),
- * as a pure function of the model, the source and the original destination.
+ * Where an outbound connection goes: ztunnel's decision table (ARCHITECTURE of ambient: service VIP, workload,
+ * unknown), as a pure function of the model, the source and the original destination.
  */
 #pragma once
 #include "abi/reasons.h"
@@ -17,10 +17,10 @@ enum route_kind {
 struct route {
 	enum route_kind kind;
 	enum wr_reason reason;
-	struct ip_port target;	    /* chosen pod ip : target port */
-	struct ip_port next_hop;    /* HBONE: pod ip : 15008; else equals target */
-	struct workload *workload;  /* borrowed; NULL when unknown */
-	struct service *service;    /* borrowed; NULL when not addressed through one */
+	struct ip_port target;	   /* chosen pod ip : target port */
+	struct ip_port next_hop;   /* HBONE: pod ip : 15008; else equals target */
+	struct workload *workload; /* borrowed; NULL when unknown */
+	struct service *service;   /* borrowed; NULL when not addressed through one */
 };
 
 /* Decides for a connection of `source` (may be NULL) to `dst`. `random` is a uniformly random number that picks among

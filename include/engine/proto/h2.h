@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One HTTP/2 session for CONNECT streams, over nghttp2 (RFC 9113). Sans-IO: bytes come in by h2_recv, go out by the
- * `emit` event during h2_send. Body bytes are never copied here: DATA that arrives is handed over where it lies, DATA to
- * send is pulled by the owner into a buffer that already has room for the frame header.
+ * `emit` event during h2_send. Body bytes are never copied here: DATA that arrives is handed over where it lies, DATA
+ * to send is pulled by the owner into a buffer that already has room for the frame header.
  */
 #pragma once
 #include "engine/base/limits.h"
@@ -60,8 +60,8 @@ bool h2_want_write(struct h2 *h);
 
 /* Client: queues CONNECT with the three headers (NULL or "" are left out). The stream id, or -ENOMEM, -EMFILE when ids
  * are used up. */
-int32_t h2_connect(struct h2 *h, const char *authority, const char *baggage, const char *forwarded, const char *traceparent,
-		   void *stream);
+int32_t h2_connect(struct h2 *h, const char *authority, const char *baggage, const char *forwarded,
+		   const char *traceparent, void *stream);
 /* Server: 200 opens the tunnel (body pulled), any other status ends the stream. */
 int h2_respond(struct h2 *h, int32_t id, int status, const char *baggage);
 void h2_set_stream(struct h2 *h, int32_t id, void *stream);

@@ -17,8 +17,8 @@
  * cloud.region, cloud.availability_zone; empty values are left out, and characters that would break the list (comma,
  * semicolon, equals, controls) end the value. Returns the length, without the NUL. */
 size_t hbone_baggage(const struct workload *w, char buf[HBONE_BAGGAGE_MAX]);
-/* What a peer's baggage says of it: cluster, namespace, canonical name (also as name) and revision. Only values that a label
- * could hold are taken. Counted; NULL when it says nothing. For logs, never for a decision. */
+/* What a peer's baggage says of it: cluster, namespace, canonical name (also as name) and revision. Only values that a
+ * label could hold are taken. Counted; NULL when it says nothing. For logs, never for a decision. */
 struct workload *hbone_baggage_parse(const char *text);
 /* for="<client ip:port>" and ;host=<service host> when host is not NULL. Returns the length. */
 size_t hbone_forwarded(const struct ip_port *client, const char *host, char buf[HBONE_FORWARDED_MAX]);
@@ -28,11 +28,12 @@ void hbone_traceparent(const uint8_t random[24], char buf[HBONE_TRACEPARENT_LEN 
 /* A CONNECT authority: an address and port, or a host name and port. */
 struct hbone_authority {
 	bool is_host;
-	struct ip_port addr;   /* when !is_host */
-	char host[256];	       /* lower-cased, NUL-terminated, when is_host */
-	uint16_t port;	       /* either way */
+	struct ip_port addr; /* when !is_host */
+	char host[256];	     /* lower-cased, NUL-terminated, when is_host */
+	uint16_t port;	     /* either way */
 };
 /* 0, or -EINVAL: both parts are required, a host may hold letters, digits, '-', '.' and '_'. */
 int hbone_authority_parse(const char *text, size_t len, struct hbone_authority *ret);
-/* Finds host=... in a forwarded header (quotes stripped). The length of the host within `text`, 0 when there is none. */
+/* Finds host=... in a forwarded header (quotes stripped). The length of the host within `text`, 0 when there is none.
+ */
 size_t hbone_forwarded_host(const char *text, size_t len, const char **ret_host);

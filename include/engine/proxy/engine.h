@@ -14,8 +14,8 @@ struct cJSON;
 
 /* What a socket that the engine opens is for; the hook marks it in the kernel before it is used. */
 enum socket_role {
-	SOCKET_TUNNEL,	 /* dial of a pod's agent to another pod: HBONE or plain TCP, leaves by the pod's interface */
-	SOCKET_TO_APP,	 /* dial to the app of the pod itself, with the caller's address */
+	SOCKET_TUNNEL, /* dial of a pod's agent to another pod: HBONE or plain TCP, leaves by the pod's interface */
+	SOCKET_TO_APP, /* dial to the app of the pod itself, with the caller's address */
 };
 
 struct engine_config {
@@ -24,13 +24,15 @@ struct engine_config {
 	unsigned dial_timeout_ms; /* deadline of a whole outbound set-up: dial, TLS, SETTINGS, CONNECT, retries */
 	const char *trust_domain, *cluster_id, *network;
 	struct loop *control; /* completions are posted here */
-	/* Called on a worker, inside the pod's namespace not required: writes the agent's ownership of `fd` into the kernel
-	 * (sk_storage) and sets mark and options that belong to the role. 0 or -errno: the socket is then not used. */
+	/* Called on a worker, inside the pod's namespace not required: writes the agent's ownership of `fd` into the
+	 * kernel (sk_storage) and sets mark and options that belong to the role. 0 or -errno: the socket is then not
+	 * used. */
 	int (*claim_socket)(void *arg, int fd, enum socket_role role);
 	void *claim_arg;
 };
 
-/* One enrolled pod. Descriptors are taken over on success: listeners are bound and listening in the pod's namespace, non-blocking. */
+/* One enrolled pod. Descriptors are taken over on success: listeners are bound and listening in the pod's namespace,
+ * non-blocking. */
 struct engine_pod_config {
 	uint32_t number; /* the pod's number in BPF read-only data */
 	struct workload *workload;
@@ -57,8 +59,8 @@ void engine_pod_remove(struct engine *e, uint32_t number, unsigned drain_ms, voi
 void engine_pod_expire(struct engine *e, uint32_t number);
 /* Duplicates of the pod's listeners for a successor, in the order 15001, 15006, 15008. 0 or -ENOENT. */
 int engine_pod_listeners(struct engine *e, uint32_t number, int ret_fds[3]);
-/* A successor has the listeners: accepts on no pod any more and sends callers' tunnels a GOAWAY, in two steps that lose no
- * stream (LIMIT_GOAWAY_NOTICE_MS); connections run on. */
+/* A successor has the listeners: accepts on no pod any more and sends callers' tunnels a GOAWAY, in two steps that lose
+ * no stream (LIMIT_GOAWAY_NOTICE_MS); connections run on. */
 void engine_hand_over(struct engine *e);
 /* Copies the delta to every worker. */
 void engine_model_apply(struct engine *e, const struct model_delta *d);

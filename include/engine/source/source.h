@@ -11,10 +11,10 @@ struct loop;
 struct cJSON;
 
 struct source_config {
-	const char *spec;	    /* "dir:/path" */
-	const char *node;	    /* this node's name: marks workloads local */
+	const char *spec; /* "dir:/path" */
+	const char *node; /* this node's name: marks workloads local */
 	const char *cluster_id, *network, *cluster_domain, *trust_domain;
-	const char *state_dir;	    /* last good resources are kept here across restarts */
+	const char *state_dir; /* last good resources are kept here across restarts */
 	/* Called on each change, and once after the first complete read even if it is empty. The delta is borrowed. */
 	void (*changed)(void *arg, const struct model_delta *d);
 	void *arg;

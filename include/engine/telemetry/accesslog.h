@@ -16,7 +16,7 @@ struct accesslog_record {
 	const struct workload *src;
 	const char *src_identity; /* only if proven by mTLS */
 	struct ip_port dst_addr;  /* next hop (outbound), pod:15008 or pod:port (inbound) */
-	const char *hbone_addr;   /* authority, NULL without a tunnel */
+	const char *hbone_addr;	  /* authority, NULL without a tunnel */
 	const struct service *dst_service;
 	const struct workload *dst;
 	const char *dst_identity;
