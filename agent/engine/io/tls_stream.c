@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * TLS over a socket through a BIO of our own: reads go straight into OpenSSL's read-ahead buffer, writes gather.
- * Plaintext enters and leaves by proxy/tunnel.c; ciphertext by recv and send here.
+ * Plaintext enters and leaves by proxy/session.c; ciphertext by recv and send here.
  */
 #include "engine/io/tls_stream.h"
 #include "engine/base/limits.h"

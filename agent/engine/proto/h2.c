@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* HTTP/2 sessions on nghttp2. Wire bytes and stream calls come in, events leave; called by proxy/tunnel.c. */
+/* HTTP/2 sessions on nghttp2. Wire bytes and stream calls come in, events leave; called by proxy/session.c. */
 #include "engine/proto/h2.h"
 
 #include <errno.h>

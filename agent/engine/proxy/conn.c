@@ -128,7 +128,7 @@ static void release(struct conn *c)
 		h2_set_stream(c->tunnel->h2, c->stream_id, NULL);
 		if (!(c->end_sent && c->end_received))
 			h2_reset(c->tunnel->h2, c->stream_id, H2_CONNECT_ERROR);
-		tunnel_flush_soon(c->tunnel);
+		session_flush_soon(c->tunnel);
 	}
 	tunnel_detach(c);
 	w->window_grown -= c->window - LIMIT_STREAM_WINDOW_START;

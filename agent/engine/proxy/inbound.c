@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Inbound: a CONNECT on a tunnel of 15008, or a plaintext connection captured to 15006. The app is dialled with the
- * caller's own address; 200 only once it has accepted (istio/ztunnel inbound). Called by tunnel.c and pod.c.
+ * caller's own address; 200 only once it has accepted (istio/ztunnel inbound). Called by session.c and pod.c.
  */
 #include "worker.h"
 #include "engine/base/cleanup.h"
@@ -87,7 +87,7 @@ static enum wr_reason dial_reason(int error)
 static void refuse(struct tunnel *t, int32_t id, int status)
 {
 	(void)h2_respond(t->h2, id, status, NULL);
-	tunnel_flush_soon(t);
+	session_flush_soon(t);
 }
 
 static void refuse_conn(struct conn *c, int status, enum wr_reason reason)
@@ -124,7 +124,7 @@ void inbound_app_event(struct watch *w, uint32_t events)
 		return;
 	}
 	stream_open(c);
-	tunnel_flush_soon(c->tunnel);
+	session_flush_soon(c->tunnel);
 	/* The caller may have sent, and even finished, before our 200. */
 	if (c->app.backlog || c->app.shut_wanted)
 		stream_app_event(w, EPOLLOUT);
@@ -224,7 +224,7 @@ void inbound_request(struct tunnel *t, int32_t id, const struct h2_headers *h, b
 	(void)end_stream; /* a finished body is delivered as FIN by the end event */
 	if (!status && (t->goaway || p->draining)) {
 		h2_reset(t->h2, id, H2_REFUSED_STREAM);
-		tunnel_flush_soon(t);
+		session_flush_soon(t);
 		return;
 	}
 	if (!status && (r = conn_new(p, CONN_IN_HBONE, &c)) < 0) {

@@ -2,7 +2,7 @@
 /*
  * Outbound: an app's connection was accepted on 15001, its local address is where the app wanted to go. The model says
  * which endpoint that is and how it is reached; the connection then rides a tunnel or plain TCP. Called by pod.c
- * (accept) and tunnel.c (stream ready, lost).
+ * (accept) and session.c (stream ready), tunnel.c (lost).
  */
 #include "worker.h"
 #include "engine/base/cleanup.h"
@@ -100,7 +100,7 @@ void outbound_opened(struct conn *c)
 	}
 	c->stream_id = id;
 	c->stream_open = true;
-	tunnel_flush_soon(c->tunnel);
+	session_flush_soon(c->tunnel);
 }
 
 static int open_tcp(struct pod *p, const struct ip_port *target)

@@ -167,7 +167,7 @@ static void drain_over(struct timer *timer)
 		struct tunnel *t = list_entry(p->tunnels.next, struct tunnel, node);
 
 		tunnel_goaway(t);
-		tunnel_flush(t);
+		session_flush(t);
 		tunnel_fail(t, WR_REASON_POD_REMOVED);
 	}
 	pod_free(p);

@@ -29,7 +29,7 @@ void stream_open(struct conn *c)
 	c->app.watch.fn = stream_app_event;
 	if (c->app.readable) {
 		h2_resume(c->tunnel->h2, c->stream_id);
-		tunnel_flush_soon(c->tunnel);
+		session_flush_soon(c->tunnel);
 	}
 }
 
@@ -81,7 +81,7 @@ static void credit(struct conn *c, size_t taken)
 		return;
 	h2_consume(c->tunnel->h2, c->stream_id, c->uncredited);
 	c->uncredited = 0;
-	tunnel_flush_soon(c->tunnel);
+	session_flush_soon(c->tunnel);
 }
 
 void stream_data(struct conn *c, struct iovec *iov, int n)
@@ -175,7 +175,7 @@ void stream_app_event(struct watch *w, uint32_t events)
 		if (!c->app.backlog && c->uncredited && c->stream_open) {
 			h2_consume(c->tunnel->h2, c->stream_id, c->uncredited);
 			c->uncredited = 0;
-			tunnel_flush_soon(c->tunnel);
+			session_flush_soon(c->tunnel);
 		}
 		worker_check_budget(c->pod->w);
 		check_finished(c);
@@ -184,6 +184,6 @@ void stream_app_event(struct watch *w, uint32_t events)
 	}
 	if (c->app.readable && !c->app.read_done && c->stream_open) {
 		h2_resume(c->tunnel->h2, c->stream_id);
-		tunnel_flush_soon(c->tunnel);
+		session_flush_soon(c->tunnel);
 	}
 }

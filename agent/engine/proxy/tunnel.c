@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One mutual-TLS HTTP/2 connection, either role: dial or accept, handshake, SETTINGS, then streams until GOAWAY,
- * silence or loss. All streams' frames of one event round leave in one write. Called by pool.c, pod.c, stream.c.
+ * The life of one mutual-TLS HTTP/2 connection, either role: dial or accept, deadlines, keepalive, GOAWAY, end. What
+ * passes over it is session.c's. Called by pool.c, pod.c, outbound.c and session.c.
  */
 #include "worker.h"
 #include "engine/base/cleanup.h"
@@ -12,15 +12,44 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define READ_ROUNDS 8
+/* --- deadlines, keepalive, idle --- */
 
-static const struct h2_events h2_handlers;
-static void tunnel_event(struct watch *w, uint32_t events);
+static void setup_late(struct tunnel *t)
+{
+	tunnel_fail(t, t->state == TUNNEL_DIALING     ? WR_REASON_DIAL_TIMEOUT
+		       : t->state == TUNNEL_HANDSHAKE ? WR_REASON_TLS_TIMEOUT
+						      : WR_REASON_H2_TIMEOUT);
+}
 
-/* --- life --- */
+static void timer_due(struct timer *timer)
+{
+	struct tunnel *t = container_of(timer, struct tunnel, timer);
+	uint64_t now = worker_now_ms(t->pod->w), silent = now - t->heard_ms;
 
-static void flush_task(struct task *task);
-static void timer_due(struct timer *timer);
+	if (t->state != TUNNEL_READY) {
+		setup_late(t);
+		return;
+	}
+	if (t->retiring && !t->goaway)
+		tunnel_goaway(t);
+	if (!t->server && !t->n_conns && now - t->idle_since_ms >= LIMIT_POOL_IDLE_MS) {
+		tunnel_goaway(t);
+		return;
+	}
+	if (silent >= LIMIT_PING_MS + LIMIT_PING_TIMEOUT_MS) {
+		tunnel_fail(t, WR_REASON_H2_PING_TIMEOUT);
+		return;
+	}
+	/* Any byte heard is as good as an answer: a tunnel in use is never pinged. */
+	if (silent >= LIMIT_PING_MS && !t->ping_sent) {
+		t->ping_sent = true;
+		h2_ping(t->h2);
+		session_flush_soon(t);
+	}
+	loop_timer_set(t->pod->w->loop, &t->timer, silent < LIMIT_PING_MS ? LIMIT_PING_MS - silent + 1 : LIMIT_PING_MS);
+}
+
+/* --- from dial or accept to the end --- */
 
 static struct tunnel *tunnel_new(struct pod *p, bool server)
 {
@@ -32,9 +61,9 @@ static struct tunnel *tunnel_new(struct pod *p, bool server)
 	t->server = server;
 	t->tls.fd = -1;
 	t->watch.fd = -1;
-	t->watch.fn = tunnel_event;
+	t->watch.fn = session_event;
 	t->timer.fn = timer_due;
-	task_init(&t->flush, flush_task);
+	task_init(&t->flush, session_flush_due);
 	list_init(&t->conns);
 	list_init(&t->pool_node);
 	t->identity = tls_identity_ref(p->identity);
@@ -55,7 +84,7 @@ static int take_socket(struct tunnel *t, int fd, uint32_t events, unsigned deadl
 	return 0;
 }
 
-static int start_tls(struct tunnel *t)
+int tunnel_start_tls(struct tunnel *t)
 {
 	SSL *ssl;
 
@@ -154,6 +183,15 @@ static void handshake_over(struct tunnel *t)
 		t->pod->handshakes--;
 }
 
+void tunnel_settled(struct tunnel *t)
+{
+	if (t->state != TUNNEL_SETTINGS)
+		return;
+	handshake_over(t);
+	t->state = TUNNEL_READY;
+	loop_timer_set(t->pod->w->loop, &t->timer, LIMIT_PING_MS);
+}
+
 /* Why one more tunnel from this address is too much. A peer may keep its tunnels for ever: not all there can be. */
 static enum wr_reason too_many(struct pod *p, const struct ip_addr *peer)
 {
@@ -196,7 +234,7 @@ void tunnel_accept(struct pod *p, int fd, const struct ip_port *client, const st
 	if (take_socket(t, fd, EPOLLIN, LIMIT_HANDSHAKE_MS) < 0) {
 		close(fd);
 		tunnel_fail(t, WR_REASON_INTERNAL);
-	} else if (start_tls(t) < 0) {
+	} else if (tunnel_start_tls(t) < 0) {
 		tunnel_fail(t, WR_REASON_INTERNAL);
 	}
 }
@@ -248,7 +286,7 @@ void tunnel_goaway(struct tunnel *t)
 	if (!t->h2)
 		return;
 	h2_goaway(t->h2, H2_NO_ERROR);
-	tunnel_flush_soon(t);
+	session_flush_soon(t);
 }
 
 void tunnel_retire(struct tunnel *t)
@@ -262,7 +300,7 @@ void tunnel_retire(struct tunnel *t)
 	t->retiring = true;
 	h2_shutdown_notice(t->h2);
 	loop_timer_set(t->pod->w->loop, &t->timer, LIMIT_GOAWAY_NOTICE_MS);
-	tunnel_flush_soon(t);
+	session_flush_soon(t);
 }
 
 void tunnel_attach(struct tunnel *t, struct conn *c)
@@ -294,366 +332,3 @@ void tunnel_detach(struct conn *c)
 	if (!t->server && t->state == TUNNEL_READY && !h2_max_streams(t->h2))
 		tunnel_goaway(t);
 }
-
-/* --- writing --- */
-
-void tunnel_flush_soon(struct tunnel *t)
-{
-	if (t->state == TUNNEL_SETTINGS || t->state == TUNNEL_READY)
-		loop_defer(t->pod->w->loop, &t->flush);
-}
-
-static void watch_for(struct tunnel *t)
-{
-	(void)loop_watch_mod(t->pod->w->loop, &t->watch, EPOLLIN | (tls_stream_blocked(&t->tls) ? EPOLLOUT : 0));
-}
-
-static int emit(void *owner, const uint8_t *data, size_t len)
-{
-	struct tunnel *t = owner;
-
-	t->flushed += len;
-	return tls_stream_write(&t->tls, data, len);
-}
-
-static ssize_t pull(void *owner, int32_t id, void *stream, uint8_t *buf, size_t max, bool *ret_eof)
-{
-	struct tunnel *t = owner;
-
-	(void)id;
-	if (t->flushed >= LIMIT_FLUSH_BYTES || tls_stream_blocked(&t->tls)) {
-		t->paused = true;
-		return H2_PULL_PAUSE;
-	}
-	return stream_pull(stream, buf, max, ret_eof);
-}
-
-static void send_frames(struct tunnel *t)
-{
-	int r, e;
-
-	t->flushed = 0;
-	t->paused = false;
-	tls_stream_begin(&t->tls);
-	r = h2_send(t->h2);
-	e = tls_stream_end(&t->tls);
-	if (e < 0 && e != -EAGAIN) {
-		tunnel_fail(t, WR_REASON_TUNNEL_LOST);
-		return;
-	}
-	if (r < 0) {
-		tunnel_fail(t, WR_REASON_H2_PROTOCOL);
-		return;
-	}
-	watch_for(t);
-	if (t->paused && !tls_stream_blocked(&t->tls))
-		loop_defer(t->pod->w->loop, &t->flush);
-	if (h2_finished(t->h2) || (t->goaway && !t->n_conns && !tls_stream_blocked(&t->tls) && !h2_want_write(t->h2)))
-		tunnel_fail(t, WR_REASON_NONE);
-}
-
-/* --- reading --- */
-
-static void gather_flush(struct tunnel *t)
-{
-	struct conn *c = t->gather_conn;
-	int n = t->n_gather;
-
-	t->gather_conn = NULL;
-	t->n_gather = 0;
-	if (c)
-		stream_data(c, t->gather, n);
-}
-
-/* A server's bytes or FIN before its final answer are nobody's: the app must not see what another try, elsewhere, may
- * follow. */
-static bool premature(struct tunnel *t, struct conn *c)
-{
-	if (t->server || c->established)
-		return false;
-	conn_end(c, WR_REASON_H2_PROTOCOL, true);
-	return true;
-}
-
-static void on_data(void *owner, int32_t id, void *stream, const uint8_t *data, size_t len)
-{
-	struct tunnel *t = owner;
-
-	(void)id;
-	if (premature(t, stream))
-		return;
-	if (t->gather_conn != stream || t->n_gather == (int)ARRAY_SIZE(t->gather))
-		gather_flush(t);
-	t->gather_conn = stream;
-	t->gather[t->n_gather++] = (struct iovec){(void *)(uintptr_t)data, len};
-}
-
-/* nghttp2 has queued a GOAWAY with the error. It would be lost if the socket were closed with bytes unread: that
- * resets. */
-static void say_why(struct tunnel *t)
-{
-	tls_stream_begin(&t->tls);
-	(void)h2_send(t->h2);
-	(void)tls_stream_end(&t->tls);
-	(void)shutdown(t->watch.fd, SHUT_WR);
-	for (int i = 0; i < READ_ROUNDS; i++)
-		if (recv(t->watch.fd, t->pod->w->plaintext, LIMIT_PLAINTEXT_BYTES, MSG_DONTWAIT) <= 0)
-			break;
-}
-
-static void read_frames(struct tunnel *t)
-{
-	struct worker *w = t->pod->w;
-
-	t->read_more = false;
-	for (int i = 0; i < READ_ROUNDS; i++) {
-		ssize_t n = tls_stream_read(&t->tls, w->plaintext, LIMIT_PLAINTEXT_BYTES);
-		int r;
-
-		if (n == 0)
-			return;
-		if (n < 0) {
-			tunnel_fail(t, n == -EPROTO ? WR_REASON_TLS_PROTOCOL : WR_REASON_TUNNEL_LOST);
-			return;
-		}
-		t->heard_ms = worker_now_ms(w);
-		t->ping_sent = false;
-		r = h2_recv(t->h2, w->plaintext, (size_t)n);
-		gather_flush(t);
-		if (r < 0) {
-			say_why(t);
-			tunnel_fail(t, WR_REASON_H2_PROTOCOL);
-			return;
-		}
-		tunnel_flush_soon(t);
-	}
-	/* The socket may be empty while OpenSSL still holds records: epoll would not say so. */
-	t->read_more = true;
-	tunnel_flush_soon(t);
-}
-
-void tunnel_flush(struct tunnel *t)
-{
-	task_cancel(&t->flush);
-	if ((t->state == TUNNEL_SETTINGS || t->state == TUNNEL_READY) && !tls_stream_blocked(&t->tls))
-		send_frames(t);
-}
-
-static void flush_task(struct task *task)
-{
-	struct tunnel *t = container_of(task, struct tunnel, flush);
-
-	if (t->read_more)
-		read_frames(t);
-	if (t->state == TUNNEL_CLOSED || tls_stream_blocked(&t->tls))
-		return;
-	send_frames(t);
-}
-
-/* --- set-up --- */
-
-static enum wr_reason dial_reason(int error)
-{
-	return error == -ECONNREFUSED ? WR_REASON_DIAL_REFUSED
-	       : error == -ETIMEDOUT  ? WR_REASON_DIAL_TIMEOUT
-				      : WR_REASON_DIAL_FAILED;
-}
-
-static void open_streams(struct tunnel *t)
-{
-	/* outbound_opened may end a connection: always take the first that has no stream yet. */
-	list_foreach_safe(n, tmp, &t->conns) {
-		struct conn *c = list_entry(n, struct conn, tunnel_node);
-
-		if (!c->stream_open && c->kind == CONN_OUT_HBONE)
-			outbound_opened(c);
-	}
-}
-
-static void handshake(struct tunnel *t)
-{
-	int r = tls_stream_handshake(&t->tls);
-
-	if (r < 0) {
-		enum wr_reason reason =
-			r == -EPROTO ? tls_verify_reason(t->tls.ssl, &t->verify) : WR_REASON_TUNNEL_LOST;
-
-		tunnel_fail(t, reason);
-		return;
-	}
-	if (r == 0) {
-		watch_for(t);
-		return;
-	}
-	if (h2_new(t->server, &h2_handlers, t, &t->h2) < 0) {
-		tunnel_fail(t, WR_REASON_INTERNAL);
-		return;
-	}
-	t->state = TUNNEL_SETTINGS;
-	if (!t->server)
-		(void)sock_local_addr(t->watch.fd, &t->local);
-	open_streams(t);
-	tunnel_flush_soon(t);
-	watch_for(t);
-	/* The peer's first frames may have come with the last of the handshake. */
-	read_frames(t);
-}
-
-static void on_settings(void *owner)
-{
-	struct tunnel *t = owner;
-
-	if (t->state != TUNNEL_SETTINGS)
-		return;
-	handshake_over(t);
-	t->state = TUNNEL_READY;
-	loop_timer_set(t->pod->w->loop, &t->timer, LIMIT_PING_MS);
-}
-
-static void tunnel_event(struct watch *w, uint32_t events)
-{
-	struct tunnel *t = container_of(w, struct tunnel, watch);
-	int r;
-
-	if (t->state == TUNNEL_DIALING) {
-		r = sock_error(w->fd);
-		if (r < 0) {
-			tunnel_fail(t, dial_reason(r));
-			return;
-		}
-		if (!(events & EPOLLOUT))
-			return;
-		(void)loop_watch_mod(t->pod->w->loop, w, EPOLLIN);
-		if (start_tls(t) < 0) {
-			tunnel_fail(t, WR_REASON_INTERNAL);
-			return;
-		}
-	}
-	tls_stream_readable(&t->tls);
-	if (t->state == TUNNEL_HANDSHAKE) {
-		handshake(t);
-		return;
-	}
-	if (events & EPOLLOUT) {
-		r = tls_stream_flush(&t->tls);
-		if (r < 0 && r != -EAGAIN) {
-			tunnel_fail(t, WR_REASON_TUNNEL_LOST);
-			return;
-		}
-		watch_for(t);
-		if (r == 0)
-			tunnel_flush_soon(t);
-	}
-	if (events & ~(uint32_t)EPOLLOUT)
-		read_frames(t);
-}
-
-/* --- deadlines, keepalive, idle --- */
-
-static void setup_late(struct tunnel *t)
-{
-	tunnel_fail(t, t->state == TUNNEL_DIALING     ? WR_REASON_DIAL_TIMEOUT
-		       : t->state == TUNNEL_HANDSHAKE ? WR_REASON_TLS_TIMEOUT
-						      : WR_REASON_H2_TIMEOUT);
-}
-
-static void timer_due(struct timer *timer)
-{
-	struct tunnel *t = container_of(timer, struct tunnel, timer);
-	uint64_t now = worker_now_ms(t->pod->w), silent = now - t->heard_ms;
-
-	if (t->state != TUNNEL_READY) {
-		setup_late(t);
-		return;
-	}
-	if (t->retiring && !t->goaway)
-		tunnel_goaway(t);
-	if (!t->server && !t->n_conns && now - t->idle_since_ms >= LIMIT_POOL_IDLE_MS) {
-		tunnel_goaway(t);
-		return;
-	}
-	if (silent >= LIMIT_PING_MS + LIMIT_PING_TIMEOUT_MS) {
-		tunnel_fail(t, WR_REASON_H2_PING_TIMEOUT);
-		return;
-	}
-	/* Any byte heard is as good as an answer: a tunnel in use is never pinged. */
-	if (silent >= LIMIT_PING_MS && !t->ping_sent) {
-		t->ping_sent = true;
-		h2_ping(t->h2);
-		tunnel_flush_soon(t);
-	}
-	loop_timer_set(t->pod->w->loop, &t->timer, silent < LIMIT_PING_MS ? LIMIT_PING_MS - silent + 1 : LIMIT_PING_MS);
-}
-
-/* --- events of the session --- */
-
-static void on_request(void *owner, int32_t id, const struct h2_headers *h, bool end_stream)
-{
-	inbound_request(owner, id, h, end_stream);
-}
-
-static void on_response(void *owner, int32_t id, void *stream, const struct h2_headers *h)
-{
-	struct conn *c = stream;
-
-	(void)owner;
-	(void)id;
-	c->status = (int16_t)h->status;
-	if (c->established)
-		return;
-	if (h->status == 200)
-		stream_open(c);
-	else
-		conn_end(c, WR_REASON_CONNECT_STATUS, true);
-}
-
-static void on_end(void *owner, int32_t id, void *stream)
-{
-	struct tunnel *t = owner;
-
-	(void)id;
-	if (premature(t, stream))
-		return;
-	gather_flush(t);
-	stream_end(stream);
-}
-
-static void on_closed(void *owner, int32_t id, void *stream, uint32_t error)
-{
-	struct tunnel *t = owner;
-
-	(void)id;
-	if (!stream)
-		return;
-	if (t->gather_conn == stream)
-		gather_flush(t);
-	stream_closed(stream, error);
-}
-
-static void on_goaway(void *owner, uint32_t error)
-{
-	struct tunnel *t = owner;
-
-	(void)error;
-	t->goaway = true;
-	pool_remove(t);
-	tunnel_flush_soon(t);
-}
-
-static void on_ping_ack(void *owner)
-{
-	((struct tunnel *)owner)->ping_sent = false;
-}
-
-static const struct h2_events h2_handlers = {
-	.request = on_request,
-	.response = on_response,
-	.data = on_data,
-	.end = on_end,
-	.closed = on_closed,
-	.pull = pull,
-	.emit = emit,
-	.settings = on_settings,
-	.goaway = on_goaway,
-	.ping_ack = on_ping_ack,
-};

@@ -57,7 +57,7 @@ static void set_level(struct worker *w, unsigned level)
 			if (!t->h2 || t->state == TUNNEL_CLOSED)
 				continue;
 			h2_set_initial_window(t->h2, level_window[level]);
-			tunnel_flush_soon(t);
+			session_flush_soon(t);
 		}
 	}
 }

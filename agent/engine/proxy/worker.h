@@ -249,19 +249,30 @@ void stream_closed(struct conn *c, uint32_t error);
 int tunnel_dial(struct pod *p, const struct ip_port *client, const struct ip_port *next_hop, const char *expected,
 		struct tunnel **ret);
 void tunnel_accept(struct pod *p, int fd, const struct ip_port *client, const struct ip_port *dst);
-void tunnel_flush_soon(struct tunnel *t);
 void tunnel_attach(struct tunnel *t, struct conn *c);
 void tunnel_detach(struct conn *c);
 /* Takes no new streams from here on: the peer is told, and a tunnel without streams ends. */
 void tunnel_goaway(struct tunnel *t);
 /* The same with a notice first (server role): nothing that is on its way is refused, as peers may not try again. */
 void tunnel_retire(struct tunnel *t);
-/* Writes what is queued now instead of at the end of the round; may end the tunnel. */
-void tunnel_flush(struct tunnel *t);
 /* Frees a tunnel that tunnel_fail has ended; for the reaper at the end of the round. */
 void tunnel_free(struct tunnel *t);
 /* Ends the tunnel and everything on it with this reason. */
 void tunnel_fail(struct tunnel *t, enum wr_reason reason);
+/* TCP is up: makes the SSL of the tunnel's role, on its socket. 0 or -ENOMEM. */
+int tunnel_start_tls(struct tunnel *t);
+/* The peer's SETTINGS have come: the set-up is over, keepalive begins. */
+void tunnel_settled(struct tunnel *t);
+
+/* session.c */
+/* fn of the tunnel's watch: drives handshake, reading and writing; may end the tunnel. */
+void session_event(struct watch *w, uint32_t events);
+/* fn of the tunnel's flush task. */
+void session_flush_due(struct task *task);
+/* Frames that were queued leave at the end of this round, in one write. */
+void session_flush_soon(struct tunnel *t);
+/* The same now; may end the tunnel. */
+void session_flush(struct tunnel *t);
 
 /* pool.c */
 /* A tunnel that takes one more stream, dialled if needed. 0, -errno. */

@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What passes over a tunnel: its socket's events and its HTTP/2 session's. Handshake and SETTINGS first, then DATA to and
+ * from streams; all frames of one event round leave in one write. Called by the loop and by nghttp2's events (h2.c).
+ */
+#include "worker.h"
+#include "engine/base/cleanup.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+
+#define READ_ROUNDS 8
+
+static const struct h2_events h2_handlers;
+
+/* --- writing --- */
+
+void session_flush_soon(struct tunnel *t)
+{
+	if (t->state == TUNNEL_SETTINGS || t->state == TUNNEL_READY)
+		loop_defer(t->pod->w->loop, &t->flush);
+}
+
+static void watch_for(struct tunnel *t)
+{
+	(void)loop_watch_mod(t->pod->w->loop, &t->watch, EPOLLIN | (tls_stream_blocked(&t->tls) ? EPOLLOUT : 0));
+}
+
+static int emit(void *owner, const uint8_t *data, size_t len)
+{
+	struct tunnel *t = owner;
+
+	t->flushed += len;
+	return tls_stream_write(&t->tls, data, len);
+}
+
+static ssize_t pull(void *owner, int32_t id, void *stream, uint8_t *buf, size_t max, bool *ret_eof)
+{
+	struct tunnel *t = owner;
+
+	(void)id;
+	if (t->flushed >= LIMIT_FLUSH_BYTES || tls_stream_blocked(&t->tls)) {
+		t->paused = true;
+		return H2_PULL_PAUSE;
+	}
+	return stream_pull(stream, buf, max, ret_eof);
+}
+
+static void send_frames(struct tunnel *t)
+{
+	int r, e;
+
+	t->flushed = 0;
+	t->paused = false;
+	tls_stream_begin(&t->tls);
+	r = h2_send(t->h2);
+	e = tls_stream_end(&t->tls);
+	if (e < 0 && e != -EAGAIN) {
+		tunnel_fail(t, WR_REASON_TUNNEL_LOST);
+		return;
+	}
+	if (r < 0) {
+		tunnel_fail(t, WR_REASON_H2_PROTOCOL);
+		return;
+	}
+	watch_for(t);
+	if (t->paused && !tls_stream_blocked(&t->tls))
+		loop_defer(t->pod->w->loop, &t->flush);
+	if (h2_finished(t->h2) || (t->goaway && !t->n_conns && !tls_stream_blocked(&t->tls) && !h2_want_write(t->h2)))
+		tunnel_fail(t, WR_REASON_NONE);
+}
+
+/* --- reading --- */
+
+static void gather_flush(struct tunnel *t)
+{
+	struct conn *c = t->gather_conn;
+	int n = t->n_gather;
+
+	t->gather_conn = NULL;
+	t->n_gather = 0;
+	if (c)
+		stream_data(c, t->gather, n);
+}
+
+/* A server's bytes or FIN before its final answer are nobody's: the app must not see what another try, elsewhere, may
+ * follow. */
+static bool premature(struct tunnel *t, struct conn *c)
+{
+	if (t->server || c->established)
+		return false;
+	conn_end(c, WR_REASON_H2_PROTOCOL, true);
+	return true;
+}
+
+static void on_data(void *owner, int32_t id, void *stream, const uint8_t *data, size_t len)
+{
+	struct tunnel *t = owner;
+
+	(void)id;
+	if (premature(t, stream))
+		return;
+	if (t->gather_conn != stream || t->n_gather == (int)ARRAY_SIZE(t->gather))
+		gather_flush(t);
+	t->gather_conn = stream;
+	t->gather[t->n_gather++] = (struct iovec){(void *)(uintptr_t)data, len};
+}
+
+/* nghttp2 has queued a GOAWAY with the error. It would be lost if the socket were closed with bytes unread: that
+ * resets. */
+static void say_why(struct tunnel *t)
+{
+	tls_stream_begin(&t->tls);
+	(void)h2_send(t->h2);
+	(void)tls_stream_end(&t->tls);
+	(void)shutdown(t->watch.fd, SHUT_WR);
+	for (int i = 0; i < READ_ROUNDS; i++)
+		if (recv(t->watch.fd, t->pod->w->plaintext, LIMIT_PLAINTEXT_BYTES, MSG_DONTWAIT) <= 0)
+			break;
+}
+
+static void read_frames(struct tunnel *t)
+{
+	struct worker *w = t->pod->w;
+
+	t->read_more = false;
+	for (int i = 0; i < READ_ROUNDS; i++) {
+		ssize_t n = tls_stream_read(&t->tls, w->plaintext, LIMIT_PLAINTEXT_BYTES);
+		int r;
+
+		if (n == 0)
+			return;
+		if (n < 0) {
+			tunnel_fail(t, n == -EPROTO ? WR_REASON_TLS_PROTOCOL : WR_REASON_TUNNEL_LOST);
+			return;
+		}
+		t->heard_ms = worker_now_ms(w);
+		t->ping_sent = false;
+		r = h2_recv(t->h2, w->plaintext, (size_t)n);
+		gather_flush(t);
+		if (r < 0) {
+			say_why(t);
+			tunnel_fail(t, WR_REASON_H2_PROTOCOL);
+			return;
+		}
+		session_flush_soon(t);
+	}
+	/* The socket may be empty while OpenSSL still holds records: epoll would not say so. */
+	t->read_more = true;
+	session_flush_soon(t);
+}
+
+void session_flush(struct tunnel *t)
+{
+	task_cancel(&t->flush);
+	if ((t->state == TUNNEL_SETTINGS || t->state == TUNNEL_READY) && !tls_stream_blocked(&t->tls))
+		send_frames(t);
+}
+
+void session_flush_due(struct task *task)
+{
+	struct tunnel *t = container_of(task, struct tunnel, flush);
+
+	if (t->read_more)
+		read_frames(t);
+	if (t->state == TUNNEL_CLOSED || tls_stream_blocked(&t->tls))
+		return;
+	send_frames(t);
+}
+
+/* --- set-up --- */
+
+static enum wr_reason dial_reason(int error)
+{
+	return error == -ECONNREFUSED ? WR_REASON_DIAL_REFUSED
+	       : error == -ETIMEDOUT  ? WR_REASON_DIAL_TIMEOUT
+				      : WR_REASON_DIAL_FAILED;
+}
+
+static void open_streams(struct tunnel *t)
+{
+	/* outbound_opened may end a connection: always take the first that has no stream yet. */
+	list_foreach_safe(n, tmp, &t->conns) {
+		struct conn *c = list_entry(n, struct conn, tunnel_node);
+
+		if (!c->stream_open && c->kind == CONN_OUT_HBONE)
+			outbound_opened(c);
+	}
+}
+
+static void handshake(struct tunnel *t)
+{
+	int r = tls_stream_handshake(&t->tls);
+
+	if (r < 0) {
+		enum wr_reason reason =
+			r == -EPROTO ? tls_verify_reason(t->tls.ssl, &t->verify) : WR_REASON_TUNNEL_LOST;
+
+		tunnel_fail(t, reason);
+		return;
+	}
+	if (r == 0) {
+		watch_for(t);
+		return;
+	}
+	if (h2_new(t->server, &h2_handlers, t, &t->h2) < 0) {
+		tunnel_fail(t, WR_REASON_INTERNAL);
+		return;
+	}
+	t->state = TUNNEL_SETTINGS;
+	if (!t->server)
+		(void)sock_local_addr(t->watch.fd, &t->local);
+	open_streams(t);
+	session_flush_soon(t);
+	watch_for(t);
+	/* The peer's first frames may have come with the last of the handshake. */
+	read_frames(t);
+}
+
+static void on_settings(void *owner)
+{
+	tunnel_settled(owner);
+}
+
+void session_event(struct watch *w, uint32_t events)
+{
+	struct tunnel *t = container_of(w, struct tunnel, watch);
+	int r;
+
+	if (t->state == TUNNEL_DIALING) {
+		r = sock_error(w->fd);
+		if (r < 0) {
+			tunnel_fail(t, dial_reason(r));
+			return;
+		}
+		if (!(events & EPOLLOUT))
+			return;
+		(void)loop_watch_mod(t->pod->w->loop, w, EPOLLIN);
+		if (tunnel_start_tls(t) < 0) {
+			tunnel_fail(t, WR_REASON_INTERNAL);
+			return;
+		}
+	}
+	tls_stream_readable(&t->tls);
+	if (t->state == TUNNEL_HANDSHAKE) {
+		handshake(t);
+		return;
+	}
+	if (events & EPOLLOUT) {
+		r = tls_stream_flush(&t->tls);
+		if (r < 0 && r != -EAGAIN) {
+			tunnel_fail(t, WR_REASON_TUNNEL_LOST);
+			return;
+		}
+		watch_for(t);
+		if (r == 0)
+			session_flush_soon(t);
+	}
+	if (events & ~(uint32_t)EPOLLOUT)
+		read_frames(t);
+}
+
+/* --- events of the session --- */
+
+static void on_request(void *owner, int32_t id, const struct h2_headers *h, bool end_stream)
+{
+	inbound_request(owner, id, h, end_stream);
+}
+
+static void on_response(void *owner, int32_t id, void *stream, const struct h2_headers *h)
+{
+	struct conn *c = stream;
+
+	(void)owner;
+	(void)id;
+	c->status = (int16_t)h->status;
+	if (c->established)
+		return;
+	if (h->status == 200)
+		stream_open(c);
+	else
+		conn_end(c, WR_REASON_CONNECT_STATUS, true);
+}
+
+static void on_end(void *owner, int32_t id, void *stream)
+{
+	struct tunnel *t = owner;
+
+	(void)id;
+	if (premature(t, stream))
+		return;
+	gather_flush(t);
+	stream_end(stream);
+}
+
+static void on_closed(void *owner, int32_t id, void *stream, uint32_t error)
+{
+	struct tunnel *t = owner;
+
+	(void)id;
+	if (!stream)
+		return;
+	if (t->gather_conn == stream)
+		gather_flush(t);
+	stream_closed(stream, error);
+}
+
+static void on_goaway(void *owner, uint32_t error)
+{
+	struct tunnel *t = owner;
+
+	(void)error;
+	t->goaway = true;
+	pool_remove(t);
+	session_flush_soon(t);
+}
+
+static void on_ping_ack(void *owner)
+{
+	((struct tunnel *)owner)->ping_sent = false;
+}
+
+static const struct h2_events h2_handlers = {
+	.request = on_request,
+	.response = on_response,
+	.data = on_data,
+	.end = on_end,
+	.closed = on_closed,
+	.pull = pull,
+	.emit = emit,
+	.settings = on_settings,
+	.goaway = on_goaway,
+	.ping_ack = on_ping_ack,
+};
