@@ -103,7 +103,7 @@ check: all ## layering, licence headers, wording
 
 fmt: ## format the C sources
 	@[ -n "$(CLANG_FORMAT)" ] || { echo "fmt: clang-format is missing: apt-get install clang-format-14" >&2; exit 1; }
-	$(Q)git ls-files '*.c' '*.h' | grep -v '^vmlinux/' | xargs $(CLANG_FORMAT) -i
+	$(Q)find agent bpf include tests tools -name '*.[ch]' -print0 | xargs -0 $(CLANG_FORMAT) -i
 
 install: all ## into $(DESTDIR)$(PREFIX)
 	install -D -m 755 $(B)/warren-agent $(DESTDIR)$(PREFIX)/sbin/warren-agent

@@ -232,6 +232,7 @@ static int start_engine(struct node *n)
 {
 	struct engine_config ec = {.workers = (unsigned)n->o.workers,
 				   .buffer_limit = n->o.buffer_limit,
+				   .tunnel_congestion = n->o.tunnel_congestion,
 				   .dial_timeout_ms = (unsigned)n->o.dial_timeout_ms,
 				   .trust_domain = n->o.trust_domain,
 				   .cluster_id = n->o.cluster_id,

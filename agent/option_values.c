@@ -62,6 +62,27 @@ bool value_is_path(const char *v)
 	return v[0] == '/';
 }
 
+/* What the kernel has loaded; a name that it does not know would be without effect, in silence. */
+bool value_is_congestion(const char *v)
+{
+	char list[512] = " ";
+	FILE *f;
+	char *word, *save;
+
+	if (!*v)
+		return true;
+	f = fopen("/proc/sys/net/ipv4/tcp_available_congestion_control", "re");
+	if (!f)
+		return false;
+	if (!fgets(list, sizeof(list), f))
+		*list = 0;
+	fclose(f);
+	for (word = strtok_r(list, " \n", &save); word; word = strtok_r(NULL, " \n", &save))
+		if (!strcmp(word, v))
+			return true;
+	return false;
+}
+
 bool value_is_loss(const char *v)
 {
 	return !strcmp(v, "closed") || !strcmp(v, "open");

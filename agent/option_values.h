@@ -19,6 +19,7 @@ bool value_is_loss(const char *v);
 bool value_is_access_log(const char *v);
 bool value_is_log(const char *v);
 bool value_is_features(const char *v);
+bool value_is_congestion(const char *v);
 
 /* Prints one line on stderr, whatever control characters the arguments hold. -EINVAL. */
 int value_complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import certs
-from mesh import BUILD, LABEL, Mesh, Process, check, eventually, run
+from mesh import BUILD, check, eventually, LABEL, Mesh, Process, run, Skip
 
 FALLBACK = False
 
@@ -26,6 +26,10 @@ def setup():
     m.apply()
     for n in ("server", "second"):
         m.pods[n].serve("echo:7", "who:11")
+    with open("/proc/sys/net/ipv4/tcp_congestion_control") as f, open("/proc/sys/net/ipv4/tcp_available_congestion_control") as g:
+        system = f.read().strip()
+        m.congestion = [c for c in g.read().split() if c != system]
+    m.agent_options = ["--tunnel-congestion=" + c for c in m.congestion[:1]]
     m.start_agents()
     return m
 
@@ -41,6 +45,19 @@ def test_operators_ca(m):
     text = m.agents[1].ctl("-j", "status").stdout + m.agents[1].ctl("-j", "certificate", "list").stdout
     check("operator" in text.lower() or "intermediate" in text.lower(), "status says whose root", text[:600])
     check(not os.path.exists(m.ca + "/root-key.pem"), "no root of its own beside the operator's")
+
+
+def test_tunnel_congestion(m):
+    """The operator's choice is that of both ends of a tunnel, and of nothing else that the pod does."""
+    if not m.congestion:
+        raise Skip("the kernel has one congestion control only")
+    s = m.pods["client"].connect(m.pods["server"].ip, 7)
+    s.sendall(b"x")
+    check(s.recv(1) == b"x", "a tunnel is up")
+    for name in ("client", "server"):
+        text = m.pods[name].sh("ss", "-tinOH", "state", "established", "( sport = :15008 or dport = :15008 )").stdout.splitlines()
+        check(text and all(" %s " % m.congestion[0] in line for line in text), "tunnels of %s use %s" % (name, m.congestion[0]), text)
+    s.close()
 
 
 def test_service_spreads(m):

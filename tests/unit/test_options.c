@@ -122,6 +122,7 @@ static void wrong_values_name_themselves(void **state)
 		{"--buffer-limit=64MB", "buffer-limit"},
 		{"--buffer-limit=99999999999999999999", "buffer-limit"},
 		{"--on-agent-loss=maybe", "on-agent-loss"},
+		{"--tunnel-congestion=nonesuch", "tunnel-congestion"},
 		{"--mesh-cidr=10.0.0.0/33", "mesh-cidr"},
 		{"--mesh-cidr=10.0.0.0/8,x", "mesh-cidr"},
 		{"--log=loud", "log"},

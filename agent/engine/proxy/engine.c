@@ -200,6 +200,8 @@ int engine_pod_add(struct engine *e, const struct engine_pod_config *cfg)
 		sock_nodelay(s->listeners[i]);
 		if (i != LISTEN_HBONE)
 			sock_keepalive(s->listeners[i]);
+		else
+			sock_congestion(s->listeners[i], e->cfg.tunnel_congestion); /* accepted ones inherit it */
 	}
 	for (unsigned i = 0; i < e->n_workers; i++) {
 		struct command *c = command_new(e, i, act_pod_add);

@@ -149,6 +149,7 @@ int tunnel_dial(struct pod *p, const struct ip_port *client, const struct ip_por
 		return fd;
 	sock_nodelay(fd);
 	sock_notsent_lowat(fd, LIMIT_NOTSENT_BYTES);
+	sock_congestion(fd, p->w->e->cfg.tunnel_congestion);
 	/* The peer's app is to see the address this client used, also in a pod with several. */
 	if (ip_addr_is_v4(&client->ip) != v6) {
 		struct ip_port from = {.ip = client->ip};

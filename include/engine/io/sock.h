@@ -23,6 +23,8 @@ void sock_close_reset(int fd);
 void sock_keepalive(int fd);
 void sock_nodelay(int fd);
 void sock_notsent_lowat(int fd, unsigned bytes);
+/* Congestion control by name; NULL or empty leaves the system's. */
+void sock_congestion(int fd, const char *name);
 /* Pending error of a socket as a negative errno, 0 if none. */
 int sock_error(int fd);
 int sock_local_addr(int fd, struct ip_port *ret);

@@ -20,7 +20,10 @@ enum socket_role {
 
 struct engine_config {
 	unsigned workers;
-	uint64_t buffer_limit;	  /* bytes of stream data that all workers together may hold */
+	uint64_t buffer_limit; /* bytes of stream data that all workers together may hold */
+	/* Of the tunnels' sockets (tcp(7) TCP_CONGESTION); NULL or empty: the system's. bbr without an fq qdisc paces
+	 * by a timer for every 64 KiB, which costs a fifth of the sender's CPU. Borrowed. */
+	const char *tunnel_congestion;
 	unsigned dial_timeout_ms; /* deadline of a whole outbound set-up: dial, TLS, SETTINGS, CONNECT, retries */
 	const char *trust_domain, *cluster_id, *network;
 	struct loop *control; /* completions are posted here */
