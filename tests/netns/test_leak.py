@@ -11,7 +11,7 @@ import time
 from mesh import Mesh, check, eventually, run
 
 WAITS = True
-FALLBACK = False
+FALLBACK = True
 
 
 def setup():
