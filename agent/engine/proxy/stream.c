@@ -115,19 +115,14 @@ void stream_end(struct conn *c)
 	if (c->state == CONN_DEAD)
 		return;
 	c->end_received = true;
-	/* The app has not accepted yet: shutdown(2) would end the connect. inbound_app_event makes up for it. */
-	if (c->state == CONN_SETUP) {
+	/* shutdown(2) would undo a connect that is still under way; inbound_app_event comes back to it. */
+	if (!c->established) {
 		c->app.shut_wanted = true;
 		return;
 	}
 	/* The last word of both sides: closing says FIN by itself. */
 	if (c->end_sent && !c->app.backlog) {
 		conn_end(c, WR_REASON_NONE, false);
-		return;
-	}
-	/* shutdown(2) would undo a connect that is still under way; inbound.c comes back to it. */
-	if (!c->established) {
-		c->app.shut_wanted = true;
 		return;
 	}
 	if (local_shutdown(&c->app) < 0) {
