@@ -201,9 +201,9 @@ static enum wr_reason too_many(struct pod *p, const struct ip_addr *peer)
 
 	if (p->handshakes >= LIMIT_HANDSHAKES)
 		return WR_REASON_LIMIT_HANDSHAKES;
-	if (atomic_load_explicit(&e->conns, memory_order_relaxed) +
+	if (atomic_load_explicit(&e->fds, memory_order_relaxed) +
 		    atomic_load_explicit(&e->tunnels, memory_order_relaxed) >=
-	    e->max_conns)
+	    e->max_fds)
 		return WR_REASON_LIMIT_CONNS;
 	list_foreach(i, &p->tunnels) {
 		const struct tunnel *t = list_entry(i, struct tunnel, node);

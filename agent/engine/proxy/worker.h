@@ -29,9 +29,10 @@ struct engine {
 	struct worker *workers;
 	unsigned n_workers;
 	int home_netns_fd;
-	uint64_t max_conns;   /* from the descriptor limit */
+	uint64_t max_fds;     /* for connections and tunnels, from the descriptor limit */
 	atomic_ulong conns;   /* open over all workers */
-	atomic_ulong tunnels; /* the same: a descriptor each */
+	atomic_ulong fds;     /* of connections: some have two */
+	atomic_ulong tunnels; /* a descriptor each */
 	struct table pods;    /* control thread: number -> struct pod_shared */
 	struct list removing; /* control thread: pod_shared of removed pods whose end has not been reported */
 	bool started;
@@ -59,7 +60,7 @@ struct worker {
 /* What all workers' replicas of a pod share: the descriptors, closed with the last reference. */
 struct pod_shared {
 	atomic_uint refs;
-	atomic_ulong conns;    /* descriptors of this pod's connections, over all workers */
+	atomic_ulong fds;      /* of this pod's connections, over all workers */
 	atomic_uint acceptors; /* workers that still accept: the last closes the listeners */
 	struct engine *e;
 	uint32_t number;
