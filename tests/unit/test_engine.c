@@ -512,6 +512,48 @@ static void removal_ends_by_reset(void **state)
 	close(c);
 }
 
+/* The last stream of the next GOAWAY (RFC 9113 6.8) on a session, or 0 when it ends without. */
+static uint32_t next_goaway(SSL *ssl)
+{
+	uint8_t head[9], body[16384];
+
+	for (;;) {
+		size_t len, n;
+
+		if (SSL_read_ex(ssl, head, sizeof(head), &n) != 1 || n != sizeof(head))
+			return 0;
+		len = (size_t)head[0] << 16 | (size_t)head[1] << 8 | head[2];
+		if (len && (SSL_read_ex(ssl, body, len, &n) != 1 || n != len))
+			return 0;
+		if (head[3] == 7)
+			return (uint32_t)body[0] << 24 | (uint32_t)body[1] << 16 | (uint32_t)body[2] << 8 | body[3];
+	}
+}
+
+static void a_tunnel_in_its_handshake_is_handed_over_with_notice(void **state)
+{
+	static const char hello[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0";
+	struct tls_verify verify = {.expected = client_id->spiffe};
+	int fd = dial(CLIENT, 15008);
+	SSL *ssl = tls_identity_client_ssl(client_id, &verify);
+
+	(void)state;
+	usleep(100000);
+	engine_hand_over(engine);
+	usleep(100000);
+	assert_int_equal(SSL_set_fd(ssl, fd), 1);
+	assert_int_equal(SSL_connect(ssl), 1);
+	assert_int_equal(SSL_write(ssl, hello, sizeof(hello)), sizeof(hello));
+	/* Streams on their way are still served, those after the second one no more. */
+	assert_int_equal(next_goaway(ssl), 0x7fffffff);
+	uint64_t start = clock_now_ms();
+	assert_int_equal(next_goaway(ssl), 0);
+	assert_true(clock_now_ms() - start >= 500);
+	SSL_free(ssl);
+	tls_verify_done(&verify);
+	close(fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -524,6 +566,7 @@ int main(void)
 		cmocka_unit_test(a_relayed_connection_is_one),
 		cmocka_unit_test(dumps_show_what_is_open),
 		cmocka_unit_test(removal_ends_by_reset),
+		cmocka_unit_test(a_tunnel_in_its_handshake_is_handed_over_with_notice),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -184,6 +184,13 @@ static void handshake_over(struct tunnel *t)
 		t->pod->handshakes--;
 }
 
+static void give_notice(struct tunnel *t)
+{
+	h2_shutdown_notice(t->h2);
+	loop_timer_set(t->pod->w->loop, &t->timer, LIMIT_GOAWAY_NOTICE_MS);
+	session_flush_soon(t);
+}
+
 void tunnel_settled(struct tunnel *t)
 {
 	if (t->state != TUNNEL_SETTINGS)
@@ -191,6 +198,8 @@ void tunnel_settled(struct tunnel *t)
 	handshake_over(t);
 	t->state = TUNNEL_READY;
 	loop_timer_set(t->pod->w->loop, &t->timer, LIMIT_PING_MS);
+	if (t->retiring)
+		give_notice(t);
 }
 
 /* Why one more tunnel from this address is too much. A peer may keep its tunnels for ever: not all there can be. */
@@ -292,16 +301,16 @@ void tunnel_goaway(struct tunnel *t)
 
 void tunnel_retire(struct tunnel *t)
 {
-	if (!t->server || t->state != TUNNEL_READY) {
+	if (!t->server) {
 		tunnel_goaway(t);
 		return;
 	}
 	if (t->retiring || t->goaway)
 		return;
 	t->retiring = true;
-	h2_shutdown_notice(t->h2);
-	loop_timer_set(t->pod->w->loop, &t->timer, LIMIT_GOAWAY_NOTICE_MS);
-	session_flush_soon(t);
+	/* One that is still being set up is told at its end: closed before, its caller's request would be lost. */
+	if (t->state == TUNNEL_READY)
+		give_notice(t);
 }
 
 void tunnel_attach(struct tunnel *t, struct conn *c)
