@@ -125,11 +125,6 @@ void stream_end(struct conn *c)
 		conn_end(c, WR_REASON_NONE, false);
 		return;
 	}
-	/* shutdown(2) would undo a connect that is still under way; inbound.c comes back to it. */
-	if (!c->established) {
-		c->app.shut_wanted = true;
-		return;
-	}
 	if (local_shutdown(&c->app) < 0) {
 		conn_end(c, app_reason(c), true);
 		return;
