@@ -338,6 +338,9 @@ void tunnel_detach(struct conn *c)
 	t->idle_since_ms = worker_now_ms(t->pod->w);
 	if (t->state == TUNNEL_CLOSED && list_empty(&t->node))
 		doom(t);
+	/* It was only waiting for its last stream, which may have been over already: nothing else looks again. */
+	if (t->goaway)
+		session_flush_soon(t);
 	/* The server allows no stream: the next connection dials anew, this tunnel would only lie there. */
 	if (!t->server && t->state == TUNNEL_READY && !h2_max_streams(t->h2))
 		tunnel_goaway(t);
