@@ -119,7 +119,10 @@ static void tunnel_release(struct tunnel *t)
 		close(fd);
 	atomic_fetch_sub_explicit(&w->e->tunnels, 1, memory_order_relaxed);
 	list_remove(&t->node);
-	if (!t->n_conns)
+	t->left = t->n_conns;
+	if (t->left)
+		list_append(&w->tunnels_left, &t->node);
+	else
 		doom(t);
 }
 
@@ -336,8 +339,10 @@ void tunnel_detach(struct conn *c)
 	if (--t->n_conns)
 		return;
 	t->idle_since_ms = worker_now_ms(t->pod->w);
-	if (t->state == TUNNEL_CLOSED && list_empty(&t->node))
+	if (t->left) {
+		list_remove(&t->node);
 		doom(t);
+	}
 	/* It was only waiting for its last stream, which may have been over already: nothing else looks again. */
 	if (t->goaway)
 		session_flush_soon(t);
