@@ -409,6 +409,19 @@ def fill_by_tunnel(m, server, leave):
     return [c]
 
 
+def fill_in_plaintext(m, server):
+    held = [m.pods["plain"].connect(server.ip, 22) for _ in range(300)]
+    for _ in range(8):
+        for s in held:
+            s.setblocking(False)
+            try:
+                s.send(b"x" * 262144)
+            except OSError:
+                pass
+        time.sleep(0.1)
+    return held
+
+
 def who_fills_the_buffers(m, fill):
     client, server = m.pods["client"], m.pods["server"]
     listener = stopped(server, 22)
@@ -460,6 +473,11 @@ def test_who_fills_the_buffers_and_leaves(m):
     """The same from a peer that is gone by then: what it left behind goes first."""
     who_fills_the_buffers(m, lambda m, server: fill_by_tunnel(m, server, True))
     budget_was_reached(m)
+
+
+def test_who_fills_the_buffers_in_plaintext(m):
+    """Relayed connections hold little once there is little room: tunnels do not pay for them."""
+    who_fills_the_buffers(m, fill_in_plaintext)
 
 
 def test_a_server_without_room_for_streams(m):
