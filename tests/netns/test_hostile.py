@@ -392,19 +392,41 @@ def stopped(pod, port):
     return listener
 
 
-def test_who_fills_the_buffers_pays_for_it(m):
-    """One tunnel holds all that may wait for slow readers: it is cut, and neighbours with slow readers are not."""
-    client, server, agent = m.pods["client"], m.pods["server"], m.agents[2]
-    listener = stopped(server, 22)
-    slow = [(client.connect(server.ip, 22), listener.accept()[0]) for _ in range(40)]
+def fill_by_tunnel(m, server, leave):
+    """More than all that may wait for slow readers. leave: the peer says that this was all, and goes."""
     c = attacker(m)
     streams = [c.request(server.ip + ":22") for _ in range(64)]
     check(all(c.status(s) == 200 for s in streams), "the streams are open")
     # By hand, so that no later SETTINGS is acknowledged: every stream keeps the window it began with.
     c.sock.settimeout(20)
     for s in streams:
-        c.sock.sendall(b"".join(frame(0, 0, s, b"x" * 16384) for _ in range(16)))
+        c.sock.sendall(b"".join(frame(0, leave and i == 15, s, b"x" * 16384) for i in range(16)))
+        if leave:
+            c.sock.sendall(frame(3, 0, s, struct.pack(">I", 8)))
     time.sleep(0.5)
+    if leave:
+        c.close()
+    return [c]
+
+
+def fill_in_plaintext(m, server):
+    held = [m.pods["plain"].connect(server.ip, 22) for _ in range(300)]
+    for _ in range(8):
+        for s in held:
+            s.setblocking(False)
+            try:
+                s.send(b"x" * 262144)
+            except OSError:
+                pass
+        time.sleep(0.1)
+    return held
+
+
+def who_fills_the_buffers(m, fill):
+    client, server = m.pods["client"], m.pods["server"]
+    listener = stopped(server, 22)
+    slow = [(client.connect(server.ip, 22), listener.accept()[0]) for _ in range(40)]
+    held = fill(m, server)
     # Now each neighbour sends more than the sockets in between hold.
     sent = []
     for s, _ in slow:
@@ -430,14 +452,32 @@ def test_who_fills_the_buffers_pays_for_it(m):
         except OSError:
             pass
     check(got == sent, "all of the neighbours' bytes arrive", sum(a == b for a, b in zip(sent, got)),
-          [x.get("error") for x in agent.access()][-3:])
-    c.close()
-    for pair in slow:
-        for s in pair:
-            s.close()
+          [x.get("error") for x in m.agents[2].access()][-3:])
+    for s in held + [s for pair in slow for s in pair]:
+        s.close()
     listener.close()
-    eventually(lambda: any("limit_buffer" in x.get("error", "") for x in agent.access()), 3, "the budget was reached")
     works(m)
+
+
+def budget_was_reached(m):
+    eventually(lambda: any("limit_buffer" in x.get("error", "") for x in m.agents[2].access()), 3, "the budget was reached")
+
+
+def test_who_fills_the_buffers_pays_for_it(m):
+    """One tunnel holds all that may wait for slow readers: it is cut, and neighbours with slow readers are not."""
+    who_fills_the_buffers(m, lambda m, server: fill_by_tunnel(m, server, False))
+    budget_was_reached(m)
+
+
+def test_who_fills_the_buffers_and_leaves(m):
+    """The same from a peer that is gone by then: what it left behind goes first."""
+    who_fills_the_buffers(m, lambda m, server: fill_by_tunnel(m, server, True))
+    budget_was_reached(m)
+
+
+def test_who_fills_the_buffers_in_plaintext(m):
+    """Relayed connections hold little once there is little room: tunnels do not pay for them."""
+    who_fills_the_buffers(m, fill_in_plaintext)
 
 
 def test_a_server_without_room_for_streams(m):

@@ -32,6 +32,7 @@
 #define SERVER "10.99.0.2"
 #define PLAIN "10.99.0.3"
 #define VIP "10.99.0.9"
+#define PLAIN_VIP "10.99.0.8"
 #define APP_PORT 8080
 
 static struct engine *engine;
@@ -129,22 +130,26 @@ static struct workload *workload(const char *name, const char *ip, enum tunnel_p
 	return w;
 }
 
-static void add_service(struct model_delta *d)
+/* Port 80 of `vip` is APP_PORT of this workload. */
+static void add_service(struct model_delta *d, const char *name, const char *vip, struct workload *w)
 {
 	struct service *s = service_new();
 	struct service_endpoint *e = calloc(1, sizeof(*e));
 
-	s->name = strdup("web");
+	char hostname[64];
+
+	snprintf(hostname, sizeof(hostname), "%s.test.svc.cluster.local", name);
+	s->name = strdup(name);
 	s->namespace_ = strdup("test");
-	s->hostname = strdup("web.test.svc.cluster.local");
+	s->hostname = strdup(hostname);
 	s->vips = calloc(1, sizeof(*s->vips));
 	s->n_vips = 1;
-	ip_addr_parse(VIP, &s->vips[0]);
+	ip_addr_parse(vip, &s->vips[0]);
 	s->ports = calloc(1, sizeof(*s->ports));
 	s->n_ports = 1;
 	s->ports[0] = (struct service_port){.port = 80, .name = strdup("http")};
-	ip_addr_parse(SERVER, &e->addr);
-	e->workload = workload_ref(server_w);
+	e->addr = w->addrs[0];
+	e->workload = workload_ref(w);
 	e->target_ports = calloc(1, sizeof(uint16_t));
 	e->target_ports[0] = APP_PORT;
 	e->weight = 1;
@@ -184,6 +189,7 @@ static int set_up(void **state)
 				    .network = "",
 				    .claim_socket = claim};
 	char dir[] = "/tmp/wr-test-engine-XXXXXX", *error = NULL;
+	struct workload *plain_w = workload("plain", PLAIN, TUNNEL_NONE);
 	struct model_delta *d = model_delta_new();
 
 	(void)state;
@@ -196,6 +202,7 @@ static int set_up(void **state)
 	address(SERVER);
 	address(PLAIN);
 	address(VIP);
+	address(PLAIN_VIP);
 	accesslog_open(getenv("WR_TEST_LOG") ? "stderr" : "off", false);
 	assert_non_null(mkdtemp(dir));
 	assert_int_equal(ca_open_dir(dir, "cluster.local", 3600, &ca, &error), 0);
@@ -208,13 +215,14 @@ static int set_up(void **state)
 	assert_int_equal(engine_new(&cfg, &engine), 0);
 	model_delta_add_workload(d, workload_ref(client_w));
 	model_delta_add_workload(d, workload_ref(server_w));
-	model_delta_add_workload(d, workload("plain", PLAIN, TUNNEL_NONE));
-	add_service(d);
+	model_delta_add_workload(d, plain_w);
+	add_service(d, "web", VIP, server_w);
+	add_service(d, "plain", PLAIN_VIP, plain_w);
 	engine_model_apply(engine, d);
 	model_delta_free(d);
 	add_pod(1, client_w, client_id, listen_at(VIP, 80, false), listen_at(PLAIN, 81, false),
 		listen_at(CLIENT, 15008, false));
-	add_pod(2, server_w, server_id, listen_at(SERVER, 15001, false), listen_at(SERVER, 82, false),
+	add_pod(2, server_w, server_id, listen_at(PLAIN_VIP, 80, false), listen_at(SERVER, 82, false),
 		listen_at(SERVER, 15008, false));
 	assert_int_equal(engine_start(engine), 0);
 	pthread_create(&control_thread, NULL, control_main, control);
@@ -431,6 +439,21 @@ static void many_connections_leave_nothing(void **state)
 	assert_int_equal(engine_open_connections(engine), 0);
 }
 
+static void a_relayed_connection_is_one(void **state)
+{
+	int plain_fd = listen_at(PLAIN, APP_PORT, true), c = dial(PLAIN_VIP, 80), a = accept(plain_fd, NULL, NULL);
+
+	(void)state;
+	assert_true(a >= 0);
+	assert_int_equal(engine_open_connections(engine), 1);
+	close(c);
+	close(a);
+	close(plain_fd);
+	for (int i = 0; i < 200 && engine_open_connections(engine); i++)
+		usleep(10000);
+	assert_int_equal(engine_open_connections(engine), 0);
+}
+
 static void counted(void *arg, struct cJSON *array)
 {
 	atomic_store((atomic_int *)arg, cJSON_GetArraySize(array) + 1);
@@ -489,6 +512,48 @@ static void removal_ends_by_reset(void **state)
 	close(c);
 }
 
+/* The last stream of the next GOAWAY (RFC 9113 6.8) on a session, or 0 when it ends without. */
+static uint32_t next_goaway(SSL *ssl)
+{
+	uint8_t head[9], body[16384];
+
+	for (;;) {
+		size_t len, n;
+
+		if (SSL_read_ex(ssl, head, sizeof(head), &n) != 1 || n != sizeof(head))
+			return 0;
+		len = (size_t)head[0] << 16 | (size_t)head[1] << 8 | head[2];
+		if (len && (SSL_read_ex(ssl, body, len, &n) != 1 || n != len))
+			return 0;
+		if (head[3] == 7)
+			return (uint32_t)body[0] << 24 | (uint32_t)body[1] << 16 | (uint32_t)body[2] << 8 | body[3];
+	}
+}
+
+static void a_tunnel_in_its_handshake_is_handed_over_with_notice(void **state)
+{
+	static const char hello[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0";
+	struct tls_verify verify = {.expected = client_id->spiffe};
+	int fd = dial(CLIENT, 15008);
+	SSL *ssl = tls_identity_client_ssl(client_id, &verify);
+
+	(void)state;
+	usleep(100000);
+	engine_hand_over(engine);
+	usleep(100000);
+	assert_int_equal(SSL_set_fd(ssl, fd), 1);
+	assert_int_equal(SSL_connect(ssl), 1);
+	assert_int_equal(SSL_write(ssl, hello, sizeof(hello)), sizeof(hello));
+	/* Streams on their way are still served, those after the second one no more. */
+	assert_int_equal(next_goaway(ssl), 0x7fffffff);
+	uint64_t start = clock_now_ms();
+	assert_int_equal(next_goaway(ssl), 0);
+	assert_true(clock_now_ms() - start >= 500);
+	SSL_free(ssl);
+	tls_verify_done(&verify);
+	close(fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -498,8 +563,10 @@ int main(void)
 		cmocka_unit_test(refused_app_is_a_reset),
 		cmocka_unit_test(slow_reader_keeps_everything),
 		cmocka_unit_test(many_connections_leave_nothing),
+		cmocka_unit_test(a_relayed_connection_is_one),
 		cmocka_unit_test(dumps_show_what_is_open),
 		cmocka_unit_test(removal_ends_by_reset),
+		cmocka_unit_test(a_tunnel_in_its_handshake_is_handed_over_with_notice),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);

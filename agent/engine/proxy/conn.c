@@ -24,14 +24,14 @@ static unsigned descriptors(const struct conn *c)
  * still free. One alone gets two thirds of the table, and however many pods want all of it, the next one finds room. */
 static bool admit(struct engine *e, struct pod_shared *s, unsigned n)
 {
-	uint64_t used = atomic_fetch_add_explicit(&e->conns, n, memory_order_relaxed) +
+	uint64_t used = atomic_fetch_add_explicit(&e->fds, n, memory_order_relaxed) +
 			atomic_load_explicit(&e->tunnels, memory_order_relaxed);
-	uint64_t held = atomic_fetch_add_explicit(&s->conns, n, memory_order_relaxed);
+	uint64_t held = atomic_fetch_add_explicit(&s->fds, n, memory_order_relaxed);
 
-	if (used < e->max_conns && held < 2 * (e->max_conns - used))
+	if (used < e->max_fds && held < 2 * (e->max_fds - used))
 		return true;
-	atomic_fetch_sub_explicit(&e->conns, n, memory_order_relaxed);
-	atomic_fetch_sub_explicit(&s->conns, n, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&e->fds, n, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&s->fds, n, memory_order_relaxed);
 	return false;
 }
 
@@ -47,6 +47,7 @@ int conn_new(struct pod *p, enum conn_kind kind, struct conn **ret)
 		free(c);
 		return -EMFILE;
 	}
+	atomic_fetch_add_explicit(&p->w->e->conns, 1, memory_order_relaxed);
 	c->pod = p;
 	c->kind = (uint8_t)kind;
 	c->app.watch.fd = -1;
@@ -141,8 +142,9 @@ static void release(struct conn *c)
 	list_remove(&c->node);
 	list_append(&w->conns_doomed, &c->node);
 	loop_defer(w->loop, &w->reap);
-	atomic_fetch_sub_explicit(&w->e->conns, descriptors(c), memory_order_relaxed);
-	atomic_fetch_sub_explicit(&p->shared->conns, descriptors(c), memory_order_relaxed);
+	atomic_fetch_sub_explicit(&w->e->conns, 1, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&w->e->fds, descriptors(c), memory_order_relaxed);
+	atomic_fetch_sub_explicit(&p->shared->fds, descriptors(c), memory_order_relaxed);
 }
 
 void conn_end(struct conn *c, enum wr_reason reason, bool reset)

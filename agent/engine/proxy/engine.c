@@ -76,7 +76,7 @@ int engine_new(const struct engine_config *cfg, struct engine **ret)
 	list_init(&e->removing);
 	e->cfg = *cfg;
 	e->n_workers = cfg->workers ? cfg->workers : 1;
-	e->max_conns = descriptor_limit();
+	e->max_fds = descriptor_limit();
 	/* Read buffers come and go with traffic: they are to stay in the heap until trim, not be mapped anew each time.
 	 */
 	mallopt(M_MMAP_THRESHOLD, 1 << 20);

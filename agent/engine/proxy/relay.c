@@ -33,8 +33,11 @@ static bool move(struct conn *c, struct local *from, struct local *to, uint64_t 
 	size_t moved = 0;
 
 	while (from->readable && !from->read_done && !to->backlog) {
+		/* When room is scarce a slow reader gets little ahead: what lies here the tunnels would pay for, and
+		 * the sender's kernel keeps the rest. */
+		size_t most = w->window_level ? LIMIT_RELAY_SCARCE_BYTES : LIMIT_PLAINTEXT_BYTES;
 		struct iovec iov = {.iov_base = w->plaintext};
-		ssize_t n = local_read(from, w->plaintext, LIMIT_PLAINTEXT_BYTES);
+		ssize_t n = local_read(from, w->plaintext, most);
 
 		if (n == -EAGAIN)
 			break;
@@ -54,6 +57,8 @@ static bool move(struct conn *c, struct local *from, struct local *to, uint64_t 
 			fail(c, to);
 			return false;
 		}
+		if (to->backlog)
+			worker_check_budget(w);
 		*count += (uint64_t)n;
 		moved += (size_t)n;
 		if (moved >= LIMIT_RELAY_ROUND_BYTES) {
@@ -114,9 +119,12 @@ static void event(struct conn *c, struct local *l, uint32_t events)
 			return;
 		established(c);
 	}
-	if (events & EPOLLOUT && (l->backlog || l->shut_wanted) && local_flush(l) < 0) {
-		fail(c, l);
-		return;
+	if (events & EPOLLOUT && (l->backlog || l->shut_wanted)) {
+		if (local_flush(l) < 0) {
+			fail(c, l);
+			return;
+		}
+		worker_check_budget(c->pod->w);
 	}
 	pump(c);
 }

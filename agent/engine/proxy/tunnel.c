@@ -119,7 +119,10 @@ static void tunnel_release(struct tunnel *t)
 		close(fd);
 	atomic_fetch_sub_explicit(&w->e->tunnels, 1, memory_order_relaxed);
 	list_remove(&t->node);
-	if (!t->n_conns)
+	t->left = t->n_conns;
+	if (t->left)
+		list_append(&w->tunnels_left, &t->node);
+	else
 		doom(t);
 }
 
@@ -184,6 +187,13 @@ static void handshake_over(struct tunnel *t)
 		t->pod->handshakes--;
 }
 
+static void give_notice(struct tunnel *t)
+{
+	h2_shutdown_notice(t->h2);
+	loop_timer_set(t->pod->w->loop, &t->timer, LIMIT_GOAWAY_NOTICE_MS);
+	session_flush_soon(t);
+}
+
 void tunnel_settled(struct tunnel *t)
 {
 	if (t->state != TUNNEL_SETTINGS)
@@ -191,6 +201,8 @@ void tunnel_settled(struct tunnel *t)
 	handshake_over(t);
 	t->state = TUNNEL_READY;
 	loop_timer_set(t->pod->w->loop, &t->timer, LIMIT_PING_MS);
+	if (t->retiring)
+		give_notice(t);
 }
 
 /* Why one more tunnel from this address is too much. A peer may keep its tunnels for ever: not all there can be. */
@@ -201,9 +213,9 @@ static enum wr_reason too_many(struct pod *p, const struct ip_addr *peer)
 
 	if (p->handshakes >= LIMIT_HANDSHAKES)
 		return WR_REASON_LIMIT_HANDSHAKES;
-	if (atomic_load_explicit(&e->conns, memory_order_relaxed) +
+	if (atomic_load_explicit(&e->fds, memory_order_relaxed) +
 		    atomic_load_explicit(&e->tunnels, memory_order_relaxed) >=
-	    e->max_conns)
+	    e->max_fds)
 		return WR_REASON_LIMIT_CONNS;
 	list_foreach(i, &p->tunnels) {
 		const struct tunnel *t = list_entry(i, struct tunnel, node);
@@ -292,16 +304,16 @@ void tunnel_goaway(struct tunnel *t)
 
 void tunnel_retire(struct tunnel *t)
 {
-	if (!t->server || t->state != TUNNEL_READY) {
+	if (!t->server) {
 		tunnel_goaway(t);
 		return;
 	}
 	if (t->retiring || t->goaway)
 		return;
 	t->retiring = true;
-	h2_shutdown_notice(t->h2);
-	loop_timer_set(t->pod->w->loop, &t->timer, LIMIT_GOAWAY_NOTICE_MS);
-	session_flush_soon(t);
+	/* One that is still being set up is told at its end: closed before, its caller's request would be lost. */
+	if (t->state == TUNNEL_READY)
+		give_notice(t);
 }
 
 void tunnel_attach(struct tunnel *t, struct conn *c)
@@ -327,8 +339,13 @@ void tunnel_detach(struct conn *c)
 	if (--t->n_conns)
 		return;
 	t->idle_since_ms = worker_now_ms(t->pod->w);
-	if (t->state == TUNNEL_CLOSED && list_empty(&t->node))
+	if (t->left) {
+		list_remove(&t->node);
 		doom(t);
+	}
+	/* It was only waiting for its last stream, which may have been over already: nothing else looks again. */
+	if (t->goaway)
+		session_flush_soon(t);
 	/* The server allows no stream: the next connection dials anew, this tunnel would only lie there. */
 	if (!t->server && t->state == TUNNEL_READY && !h2_max_streams(t->h2))
 		tunnel_goaway(t);

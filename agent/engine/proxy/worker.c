@@ -92,22 +92,28 @@ static struct conn *largest(const struct tunnel *t, size_t *ret_sum)
 	return most;
 }
 
+static void find_victim(const struct list *tunnels, size_t *most, struct conn **victim)
+{
+	list_foreach(n, tunnels) {
+		size_t sum;
+		struct conn *c = largest(list_entry(n, struct tunnel, node), &sum);
+
+		if (c && sum > *most) {
+			*most = sum;
+			*victim = c;
+		}
+	}
+}
+
 void worker_enforce_budget(struct worker *w)
 {
 	while (local_backlog_bytes() > w->budget) {
 		struct conn *victim = NULL;
-		size_t most = 0, sum;
+		size_t most = 0;
 
-		list_foreach(pn, &w->pods) {
-			list_foreach(tn, &list_entry(pn, struct pod, node)->tunnels) {
-				struct conn *c = largest(list_entry(tn, struct tunnel, node), &sum);
-
-				if (c && sum > most) {
-					most = sum;
-					victim = c;
-				}
-			}
-		}
+		list_foreach(pn, &w->pods)
+			find_victim(&list_entry(pn, struct pod, node)->tunnels, &most, &victim);
+		find_victim(&w->tunnels_left, &most, &victim);
 		if (!victim)
 			return;
 		conn_end(victim, WR_REASON_LIMIT_BUFFER, true);
@@ -160,6 +166,7 @@ int worker_init(struct worker *w, struct engine *e, unsigned index)
 	list_init(&w->pods);
 	list_init(&w->conns_doomed);
 	list_init(&w->tunnels_doomed);
+	list_init(&w->tunnels_left);
 	task_init(&w->reap, reap);
 	if (getrandom(w->random, sizeof(w->random), 0) != (ssize_t)sizeof(w->random))
 		return -EIO;

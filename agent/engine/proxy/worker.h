@@ -29,9 +29,10 @@ struct engine {
 	struct worker *workers;
 	unsigned n_workers;
 	int home_netns_fd;
-	uint64_t max_conns;   /* from the descriptor limit */
+	uint64_t max_fds;     /* for connections and tunnels, from the descriptor limit */
 	atomic_ulong conns;   /* open over all workers */
-	atomic_ulong tunnels; /* the same: a descriptor each */
+	atomic_ulong fds;     /* of connections: some have two */
+	atomic_ulong tunnels; /* a descriptor each */
 	struct table pods;    /* control thread: number -> struct pod_shared */
 	struct list removing; /* control thread: pod_shared of removed pods whose end has not been reported */
 	bool started;
@@ -52,6 +53,7 @@ struct worker {
 	uint8_t *plaintext;	  /* LIMIT_PLAINTEXT_BYTES, shared by all tunnels */
 	struct list conns_doomed; /* to free at the end of the round: events and callbacks may still name them */
 	struct list tunnels_doomed;
+	struct list tunnels_left; /* closed, but apps have not taken all that came over them */
 	struct task reap;
 	uint16_t source_port; /* next to try for inbound dials */
 };
@@ -59,7 +61,7 @@ struct worker {
 /* What all workers' replicas of a pod share: the descriptors, closed with the last reference. */
 struct pod_shared {
 	atomic_uint refs;
-	atomic_ulong conns;    /* descriptors of this pod's connections, over all workers */
+	atomic_ulong fds;      /* of this pod's connections, over all workers */
 	atomic_uint acceptors; /* workers that still accept: the last closes the listeners */
 	struct engine *e;
 	uint32_t number;
@@ -144,7 +146,7 @@ enum tunnel_state { TUNNEL_DIALING, TUNNEL_HANDSHAKE, TUNNEL_SETTINGS, TUNNEL_RE
 
 /* One mutual-TLS HTTP/2 connection of a pod, either role. */
 struct tunnel {
-	struct list node; /* pod->tunnels */
+	struct list node; /* pod->tunnels; closed: worker->tunnels_left or tunnels_doomed */
 	struct pod *pod;
 	struct pool_entry *pool; /* client role while it takes new streams */
 	struct list pool_node;
@@ -159,6 +161,7 @@ struct tunnel {
 	uint32_t n_conns;
 	uint8_t state;
 	bool server, goaway, retiring, ping_sent, paused, read_more;
+	bool left; /* in worker->tunnels_left: its last connection takes it along */
 	struct ip_port local, remote;
 	char *expected; /* client role: identity that the server must prove */
 	uint64_t created_ms, heard_ms, idle_since_ms;

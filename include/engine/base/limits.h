@@ -13,6 +13,8 @@
 #define LIMIT_FLUSH_BYTES (1024 * 1024)
 /* Bytes one plain relay may move before others get their turn. */
 #define LIMIT_RELAY_ROUND_BYTES (512 * 1024)
+/* Bytes one plain relay reads ahead of a slow reader once a quarter of the buffer budget is used. */
+#define LIMIT_RELAY_SCARCE_BYTES 4096
 /* Connections accepted from one listener per event: then the other sockets get their turn. */
 #define LIMIT_ACCEPT_BATCH 64
 /* Pause after EMFILE/ENFILE/ENOMEM on accept (counter limit_descriptors). */
