@@ -98,7 +98,7 @@ fuzz: deps ## every fuzz target for FUZZ_SECONDS each
 	$(Q)for f in $(FUZZERS); do n=$${f##*/fuzz_}; mkdir -p build/fuzz/corpus/$$n; \
 		$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 build/fuzz/corpus/$$n tests/fuzz/corpus/$$n || exit 1; done
 
-check: all ## layering, licence headers, wording
+check: all ## layering, licence headers, wording, format
 	$(Q)for c in tests/check/*.py tests/check/*.sh; do [ ! -e $$c ] || ./$$c $(B) || exit 1; done
 
 fmt: ## format the C sources

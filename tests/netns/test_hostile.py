@@ -480,6 +480,39 @@ def test_who_fills_the_buffers_in_plaintext(m):
     who_fills_the_buffers(m, fill_in_plaintext)
 
 
+def test_a_stream_on_its_way_at_unlabel(m):
+    """A pod that leaves says so first: a stream that a peer opens before it can know is served."""
+    server = m.pods["server"]
+    c = attacker(m)
+    held = c.request(server.ip + ":7")
+    check(c.status(held) == 200, "before")
+    m.enrol(server, False)
+    eventually(lambda: "demo/server: draining" in m.agents[2].text(), 3, "it leaves")
+    time.sleep(0.4)
+    late = c.request(server.ip + ":7")
+    c.sock.sendall(frame(0, 0, late, b"late"))
+    # By hand: this client's session is closed for it by the first GOAWAY.
+    c.sock.settimeout(5)
+    data, seen, last = b"", [], []
+    while (0, late) not in seen and (3, late) not in seen:
+        more = c.sock.recv(65536)
+        check(more, "the tunnel stays", seen)
+        data += more
+        while len(data) >= 9 and len(data) >= 9 + int.from_bytes(data[:3], "big"):
+            n = 9 + int.from_bytes(data[:3], "big")
+            seen.append((data[3], int.from_bytes(data[5:9], "big")))
+            if data[3] == 7:
+                last.append(int.from_bytes(data[9:13], "big"))
+            data = data[n:]
+    check((1, late) in seen and (0, late) in seen, "served", seen)
+    check(last == [0x7fffffff], "with notice", last)
+    c.close()
+    eventually(lambda: "demo/server: out of the mesh" in m.agents[2].text(), 10, "it has left")
+    m.enrol(server, True)
+    eventually(lambda: m.agents[2].text().count("demo/server: enrolled") > 1, 5, "it is back")
+    works(m)
+
+
 def test_a_server_without_room_for_streams(m):
     """MAX_CONCURRENT_STREAMS 0: each connection waits out its deadline, and no tunnel stays behind."""
     class Full(hbone.Server):

@@ -300,7 +300,7 @@ static int wait_ms(const struct loop *l)
 	return wait > 3600000 ? 3600000 : (int)wait;
 }
 
-/* Busy share per window of a second: what decides whether a worker counts as saturated. */
+/* Busy share per window of a second, for the dump of a worker. */
 static void account(struct loop *l, uint64_t before_us, uint64_t after_us)
 {
 	uint64_t window = after_us - l->window_start_us;

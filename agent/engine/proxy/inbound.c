@@ -222,7 +222,7 @@ void inbound_request(struct tunnel *t, int32_t id, const struct h2_headers *h, b
 	int status = destination(t, h, &dst, &reason), r;
 
 	(void)end_stream; /* a finished body is delivered as FIN by the end event */
-	if (!status && (t->goaway || p->draining)) {
+	if (!status && t->goaway) {
 		h2_reset(t->h2, id, H2_REFUSED_STREAM);
 		session_flush_soon(t);
 		return;

@@ -381,11 +381,6 @@ const char *source_alarm(const struct source *s)
 	return s->alarm;
 }
 
-bool source_read(const struct source *s)
-{
-	return s->read_once;
-}
-
 struct cJSON *source_dump(struct source *s)
 {
 	cJSON *o = cJSON_CreateObject();

@@ -33,5 +33,3 @@ struct cJSON *source_dump(struct source *s);
 int source_set_pod_addresses(struct source *s, const char *uid, const struct ip_addr *addrs, size_t n);
 /* Why the source cannot be trusted to be current, NULL when all is well. Borrowed. */
 const char *source_alarm(const struct source *s);
-/* Whether a first complete read has happened. */
-bool source_read(const struct source *s);
