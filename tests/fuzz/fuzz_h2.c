@@ -54,8 +54,8 @@ static void goaway(void *owner, uint32_t error)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	static const struct h2_events events = {request, response, data_event, end,    closed,
-						pull,	 emit,	   nothing,    goaway, nothing};
+	static const struct h2_events events = {request, response, data_event, end,	closed, pull,
+						emit,	 nothing,  goaway,     nothing, nothing};
 	struct h2 *h2;
 	int r;
 

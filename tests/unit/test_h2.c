@@ -109,7 +109,16 @@ static void goaway(void *owner, uint32_t error)
 	(void)error;
 }
 
-static const struct h2_events events = {request, response, data, end, closed, pull, emit, nothing, goaway, nothing};
+static void settings_ack(void *owner)
+{
+	struct side *s = owner;
+
+	if (s->id)
+		h2_consume(s->h2, s->id, 0);
+}
+
+static const struct h2_events events = {request, response, data,   end,	    closed,	 pull,
+					emit,	 nothing,  goaway, nothing, settings_ack};
 
 static int exchange(void)
 {
@@ -257,6 +266,27 @@ static void notice_refuses_nothing(void **state)
 	assert_false(client.closed);
 }
 
+/* Less than half a window has been taken, so no credit was announced; then windows shrink and the sender's is negative.
+ */
+static void a_smaller_window_stalls_nobody(void **state)
+{
+	static char big[100000];
+
+	(void)state;
+	memset(big, 'b', sizeof(big));
+	client.body = big;
+	client.body_len = sizeof(big);
+	client.id = h2_connect(client.h2, "10.0.0.1:80", NULL, NULL, NULL, &client);
+	assert_int_equal(exchange(), 0);
+	assert_int_equal(server.got_len, sizeof(big));
+	h2_set_initial_window(server.h2, 16384);
+	assert_int_equal(exchange(), 0);
+	client.body_off = sizeof(big) - 5000;
+	h2_resume(client.h2, client.id);
+	assert_int_equal(exchange(), 0);
+	assert_int_equal(server.got_len, sizeof(big) + 5000);
+}
+
 static void garbage_is_a_protocol_error(void **state)
 {
 	uint8_t junk[64];
@@ -275,6 +305,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(goaway_refuses_new_streams, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(request_overtaken_by_goaway_is_refused, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(notice_refuses_nothing, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_smaller_window_stalls_nobody, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(garbage_is_a_protocol_error, set_up, tear_down),
 	};
 

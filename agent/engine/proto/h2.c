@@ -128,7 +128,9 @@ static int frame_recv(nghttp2_session *s, const nghttp2_frame *f, void *user)
 			h->events->end(h->owner, id, stream);
 		break;
 	case NGHTTP2_SETTINGS:
-		if (!(f->hd.flags & NGHTTP2_FLAG_ACK))
+		if (f->hd.flags & NGHTTP2_FLAG_ACK)
+			h->events->settings_ack(h->owner);
+		else
 			h->events->settings(h->owner);
 		break;
 	case NGHTTP2_PING:

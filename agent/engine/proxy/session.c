@@ -316,6 +316,17 @@ static void on_goaway(void *owner, uint32_t error)
 	session_flush_soon(t);
 }
 
+/* nghttp2 announces credit once half a window is due, and smaller windows make it due without another byte: a sender
+ * whose window has become negative would wait for ever. */
+static void on_settings_ack(void *owner)
+{
+	struct tunnel *t = owner;
+
+	list_foreach(n, &t->conns)
+		stream_credit_due(list_entry(n, struct conn, tunnel_node));
+	session_flush_soon(t);
+}
+
 static void on_ping_ack(void *owner)
 {
 	((struct tunnel *)owner)->ping_sent = false;
@@ -332,4 +343,5 @@ static const struct h2_events h2_handlers = {
 	.settings = on_settings,
 	.goaway = on_goaway,
 	.ping_ack = on_ping_ack,
+	.settings_ack = on_settings_ack,
 };

@@ -77,11 +77,19 @@ static void credit(struct conn *c, size_t taken)
 		return;
 	c->uncredited += (uint32_t)taken;
 	/* Small portions are collected: nobody waits for a window that is mostly open. */
-	if (c->uncredited < LIMIT_STREAM_WINDOW_START / 16)
+	if (c->uncredited < worker_stream_window(c->pod->w) / 16)
 		return;
 	h2_consume(c->tunnel->h2, c->stream_id, c->uncredited);
 	c->uncredited = 0;
 	session_flush_soon(c->tunnel);
+}
+
+void stream_credit_due(struct conn *c)
+{
+	if (!c->stream_open)
+		return;
+	h2_consume(c->tunnel->h2, c->stream_id, c->uncredited);
+	c->uncredited = 0;
 }
 
 void stream_data(struct conn *c, struct iovec *iov, int n)

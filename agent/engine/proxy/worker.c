@@ -43,6 +43,11 @@ int pod_socket(struct pod *p, bool v6, enum socket_role role)
 
 static const uint32_t level_window[] = {LIMIT_STREAM_WINDOW_START, 64 * 1024, 16 * 1024};
 
+uint32_t worker_stream_window(const struct worker *w)
+{
+	return level_window[w->window_level];
+}
+
 static void set_level(struct worker *w, unsigned level)
 {
 	w->window_level = level;

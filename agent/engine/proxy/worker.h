@@ -189,6 +189,8 @@ static inline uint64_t worker_now_ms(const struct worker *w)
 }
 /* Follows the backlog of all streams: smaller windows as the budget fills, larger again when it empties. */
 void worker_check_budget(struct worker *w);
+/* What stream windows start at now, in bytes. */
+uint32_t worker_stream_window(const struct worker *w);
 /* Beyond the budget the tunnel that holds most pays, by its slowest streams: not whoever happens to come last. */
 void worker_enforce_budget(struct worker *w);
 void worker_trim_soon(struct worker *w);
@@ -246,6 +248,8 @@ ssize_t stream_pull(struct conn *c, uint8_t *buf, size_t max, bool *ret_eof);
 void stream_data(struct conn *c, struct iovec *iov, int n);
 void stream_end(struct conn *c);
 void stream_closed(struct conn *c, uint32_t error);
+/* Announces what the app has taken as far as the windows now in force ask for it. */
+void stream_credit_due(struct conn *c);
 
 /* tunnel.c */
 /* Connects from the client's address (when the families agree) to next_hop:15008, expecting exactly this identity. */

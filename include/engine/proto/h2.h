@@ -44,6 +44,9 @@ struct h2_events {
 	void (*settings)(void *owner);
 	void (*goaway)(void *owner, uint32_t error);
 	void (*ping_ack)(void *owner);
+	/* Settings that were sent are in force: windows may be smaller now, and credit that waited for more may be due.
+	 */
+	void (*settings_ack)(void *owner);
 };
 
 /* A session of either role with its preface and SETTINGS queued. 0 or -ENOMEM. */
