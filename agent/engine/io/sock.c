@@ -97,6 +97,22 @@ void sock_congestion(int fd, const char *name)
 		(void)setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, (socklen_t)strlen(name));
 }
 
+int sock_bind(int fd, bool v6, const struct ip_port *from)
+{
+	struct sockaddr_storage ss;
+	socklen_t len = ip_port_to_sockaddr(from, v6 ? AF_INET6 : AF_INET, &ss);
+
+	return bind(fd, (struct sockaddr *)&ss, len) < 0 ? -errno : 0;
+}
+
+int sock_connect(int fd, bool v6, const struct ip_port *to)
+{
+	struct sockaddr_storage ss;
+	socklen_t len = ip_port_to_sockaddr(to, v6 ? AF_INET6 : AF_INET, &ss);
+
+	return connect(fd, (struct sockaddr *)&ss, len) < 0 && errno != EINPROGRESS ? -errno : 0;
+}
+
 int sock_error(int fd)
 {
 	int e = 0;

@@ -106,13 +106,12 @@ static void write_log(struct conn *c)
 	accesslog_write(&r);
 }
 
-void conn_log_refused(struct pod *p, enum accesslog_direction direction, const struct ip_port *src,
-		      const struct ip_port *dst, enum wr_reason reason)
+void conn_log_refused(enum accesslog_direction direction, const struct ip_port *src, const struct ip_port *dst,
+		      enum wr_reason reason)
 {
 	struct accesslog_record r = {
 		.src_addr = *src, .dst_addr = *dst, .direction = direction, .reason = reason, .early = true};
 
-	(void)p;
 	reason_count(reason);
 	accesslog_write(&r);
 }
@@ -170,8 +169,6 @@ int conn_take_fd(struct conn *c)
 
 	loop_watch_del(c->pod->w->loop, &c->app.watch);
 	c->app.watch.fd = -1;
-	if (c->relay)
-		relay_close(c, true);
 	release(c);
 	return fd;
 }

@@ -39,22 +39,32 @@ static void command_run(struct loop_msg *m)
 	free(c);
 }
 
-static struct command *command_new(struct engine *e, unsigned worker, void (*act)(struct command *c))
+static struct pod_shared *shared_ref(struct pod_shared *s)
 {
-	struct command *c = calloc(1, sizeof(*c));
-
-	/* A lost command would leave a worker with a stale policy or a pod that never ends. */
-	if (!c)
-		abort();
-	c->msg.fn = command_run;
-	c->w = &e->workers[worker];
-	c->act = act;
-	return c;
+	atomic_fetch_add(&s->refs, 1);
+	return s;
 }
 
-static void command_post(struct command *c)
+/* The same to every worker, each with references of its own to what `like` borrows. */
+static void broadcast(struct engine *e, const struct command *like)
 {
-	loop_post(c->w->loop, &c->msg);
+	for (unsigned i = 0; i < e->n_workers; i++) {
+		struct command *c = malloc(sizeof(*c));
+
+		/* A lost command would leave a worker with a stale policy or a pod that never ends. */
+		if (!c)
+			abort();
+		*c = *like;
+		c->msg.fn = command_run;
+		c->w = &e->workers[i];
+		c->shared = like->shared ? shared_ref(like->shared) : NULL;
+		c->workload = like->workload ? workload_ref(like->workload) : NULL;
+		c->identity = like->identity ? tls_identity_ref(like->identity) : NULL;
+		c->delta = like->delta ? model_delta_clone(like->delta) : NULL;
+		if (like->delta && !c->delta)
+			abort();
+		loop_post(c->w->loop, &c->msg);
+	}
 }
 
 static uint64_t descriptor_limit(void)
@@ -135,8 +145,8 @@ struct engine *engine_free(struct engine *e)
 
 	if (!e)
 		return NULL;
-	for (unsigned i = 0; i < e->n_workers && e->started; i++)
-		command_post(command_new(e, i, act_stop));
+	if (e->started)
+		broadcast(e, &(struct command){.act = act_stop});
 	for (unsigned i = 0; i < e->n_workers && e->started; i++)
 		pthread_join(e->workers[i].thread, NULL);
 	while ((s = table_next(&e->pods, &it))) {
@@ -171,12 +181,6 @@ static void act_pod_add(struct command *c)
 	c->identity = NULL;
 }
 
-static struct pod_shared *shared_ref(struct pod_shared *s)
-{
-	atomic_fetch_add(&s->refs, 1);
-	return s;
-}
-
 int engine_pod_add(struct engine *e, const struct engine_pod_config *cfg)
 {
 	struct pod_shared *s = calloc(1, sizeof(*s));
@@ -203,14 +207,8 @@ int engine_pod_add(struct engine *e, const struct engine_pod_config *cfg)
 		else
 			sock_congestion(s->listeners[i], e->cfg.tunnel_congestion); /* accepted ones inherit it */
 	}
-	for (unsigned i = 0; i < e->n_workers; i++) {
-		struct command *c = command_new(e, i, act_pod_add);
-
-		c->shared = shared_ref(s);
-		c->workload = workload_ref(cfg->workload);
-		c->identity = tls_identity_ref(cfg->identity);
-		command_post(c);
-	}
+	broadcast(e, &(struct command){
+			     .act = act_pod_add, .shared = s, .workload = cfg->workload, .identity = cfg->identity});
 	return 0;
 }
 
@@ -226,13 +224,7 @@ static void act_set_identity(struct command *c)
 
 void engine_pod_set_identity(struct engine *e, uint32_t number, struct tls_identity *id)
 {
-	for (unsigned i = 0; i < e->n_workers; i++) {
-		struct command *c = command_new(e, i, act_set_identity);
-
-		c->number = number;
-		c->identity = tls_identity_ref(id);
-		command_post(c);
-	}
+	broadcast(e, &(struct command){.act = act_set_identity, .number = number, .identity = id});
 }
 
 static void act_set_workload(struct command *c)
@@ -245,13 +237,7 @@ static void act_set_workload(struct command *c)
 
 void engine_pod_set_workload(struct engine *e, uint32_t number, struct workload *w)
 {
-	for (unsigned i = 0; i < e->n_workers; i++) {
-		struct command *c = command_new(e, i, act_set_workload);
-
-		c->number = number;
-		c->workload = workload_ref(w);
-		command_post(c);
-	}
+	broadcast(e, &(struct command){.act = act_set_workload, .number = number, .workload = w});
 }
 
 static void removal_done(struct loop_msg *m)
@@ -286,13 +272,7 @@ void engine_pod_remove(struct engine *e, uint32_t number, unsigned drain_ms, voi
 	s->done = done;
 	s->done_arg = arg;
 	s->done_msg.fn = removal_done;
-	for (unsigned i = 0; i < e->n_workers; i++) {
-		struct command *c = command_new(e, i, act_remove);
-
-		c->number = number;
-		c->ms = drain_ms;
-		command_post(c);
-	}
+	broadcast(e, &(struct command){.act = act_remove, .number = number, .ms = drain_ms});
 	pod_shared_unref(s);
 }
 
@@ -308,12 +288,7 @@ static void act_expire(struct command *c)
 
 void engine_pod_expire(struct engine *e, uint32_t number)
 {
-	for (unsigned i = 0; i < e->n_workers; i++) {
-		struct command *c = command_new(e, i, act_expire);
-
-		c->number = number;
-		command_post(c);
-	}
+	broadcast(e, &(struct command){.act = act_expire, .number = number});
 }
 
 int engine_pod_listeners(struct engine *e, uint32_t number, int ret_fds[3])
@@ -346,8 +321,7 @@ static void act_hand_over(struct command *c)
 
 void engine_hand_over(struct engine *e)
 {
-	for (unsigned i = 0; i < e->n_workers; i++)
-		command_post(command_new(e, i, act_hand_over));
+	broadcast(e, &(struct command){.act = act_hand_over});
 }
 
 /* --- model --- */
@@ -360,14 +334,8 @@ static void act_model(struct command *c)
 
 void engine_model_apply(struct engine *e, const struct model_delta *d)
 {
-	for (unsigned i = 0; i < e->n_workers; i++) {
-		struct command *c = command_new(e, i, act_model);
-
-		c->delta = model_delta_clone(d);
-		if (!c->delta)
-			abort();
-		command_post(c);
-	}
+	/* Only cloned. */
+	broadcast(e, &(struct command){.act = act_model, .delta = (struct model_delta *)(uintptr_t)d});
 }
 
 uint64_t engine_open_connections(const struct engine *e)

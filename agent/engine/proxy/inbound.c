@@ -14,22 +14,12 @@
 
 /* --- dialling the app --- */
 
-static int bind_caller(int fd, bool v6, const struct ip_addr *ip, uint16_t port)
-{
-	struct ip_port from = {.ip = *ip, .port = port};
-	struct sockaddr_storage ss;
-	socklen_t len = ip_port_to_sockaddr(&from, v6 ? AF_INET6 : AF_INET, &ss);
-
-	return bind(fd, (struct sockaddr *)&ss, len) < 0 ? -errno : 0;
-}
-
 /* One try from one source port; 0 lets the kernel choose. A connecting socket, or -errno. */
 static int dial_from(struct pod *p, const struct ip_port *client, const struct ip_port *dst, uint16_t port)
 {
 	bool v6 = !ip_addr_is_v4(&dst->ip);
 	_cleanup_close_ int fd = pod_socket(p, v6, SOCKET_TO_APP);
-	struct sockaddr_storage ss;
-	socklen_t len;
+	struct ip_port from = {.ip = client->ip, .port = port};
 	int one = 1, r;
 
 	if (fd < 0)
@@ -38,14 +28,12 @@ static int dial_from(struct pod *p, const struct ip_port *client, const struct i
 		/* The same port serves many callers and ports: only the whole 4-tuple has to be free. */
 		if (port)
 			(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-		r = bind_caller(fd, v6, &client->ip, port);
+		r = sock_bind(fd, v6, &from);
 		if (r < 0)
 			return r;
 	}
-	len = ip_port_to_sockaddr(dst, v6 ? AF_INET6 : AF_INET, &ss);
-	if (connect(fd, (struct sockaddr *)&ss, len) < 0 && errno != EINPROGRESS)
-		return -errno;
-	return take_fd(fd);
+	r = sock_connect(fd, v6, dst);
+	return r < 0 ? r : take_fd(fd);
 }
 
 int inbound_dial(struct pod *p, const struct ip_port *client, const struct ip_port *dst)
@@ -67,7 +55,7 @@ int inbound_dial(struct pod *p, const struct ip_port *client, const struct ip_po
 	return dial_from(p, client, dst, 0);
 }
 
-static enum wr_reason dial_reason(int error)
+enum wr_reason inbound_dial_reason(int error)
 {
 	switch (error) {
 	case -ECONNREFUSED:
@@ -113,7 +101,7 @@ void inbound_app_event(struct watch *w, uint32_t events)
 	int r = local_event(&c->app, events);
 
 	if (r < 0) {
-		refuse_conn(c, 503, dial_reason(r));
+		refuse_conn(c, 503, inbound_dial_reason(r));
 		return;
 	}
 	if (!(events & EPOLLOUT))
@@ -232,7 +220,7 @@ void inbound_request(struct tunnel *t, int32_t id, const struct h2_headers *h, b
 		reason = r == -EMFILE ? WR_REASON_LIMIT_CONNS : WR_REASON_INTERNAL;
 	}
 	if (status) {
-		conn_log_refused(p, ACCESS_INBOUND, &t->remote, &t->local, reason);
+		conn_log_refused(ACCESS_INBOUND, &t->remote, &t->local, reason);
 		refuse(t, id, status);
 		return;
 	}
@@ -246,7 +234,7 @@ void inbound_request(struct tunnel *t, int32_t id, const struct h2_headers *h, b
 	h2_set_stream(t->h2, id, c);
 	r = inbound_dial(p, &t->remote, &dst);
 	if (r < 0) {
-		refuse_conn(c, 503, dial_reason(r));
+		refuse_conn(c, 503, inbound_dial_reason(r));
 		return;
 	}
 	if (local_init(&c->app, p->w->loop, r, inbound_app_event) < 0) {
@@ -265,13 +253,13 @@ void inbound_accept_plain(struct pod *p, int fd, const struct ip_port *client, c
 	int far, r;
 
 	if (route_port_is_illegal(dst->port)) {
-		conn_log_refused(p, ACCESS_INBOUND, client, dst, WR_REASON_ILLEGAL_PORT);
+		conn_log_refused(ACCESS_INBOUND, client, dst, WR_REASON_ILLEGAL_PORT);
 		sock_close_reset(fd);
 		return;
 	}
 	r = conn_new(p, CONN_IN_PLAIN, &c);
 	if (r < 0) {
-		conn_log_refused(p, ACCESS_INBOUND, client, dst,
+		conn_log_refused(ACCESS_INBOUND, client, dst,
 				 r == -EMFILE ? WR_REASON_LIMIT_CONNS : WR_REASON_INTERNAL);
 		sock_close_reset(fd);
 		return;
@@ -286,7 +274,7 @@ void inbound_accept_plain(struct pod *p, int fd, const struct ip_port *client, c
 	}
 	far = inbound_dial(p, client, dst);
 	if (far < 0) {
-		conn_end(c, dial_reason(far), true);
+		conn_end(c, inbound_dial_reason(far), true);
 		return;
 	}
 	r = relay_start(c, far);

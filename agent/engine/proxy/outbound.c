@@ -10,8 +10,6 @@
 #include "engine/model/route.h"
 
 #include <errno.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
 
 /* What survives from one try to the next. */
 struct attempt {
@@ -107,17 +105,21 @@ static int open_tcp(struct pod *p, const struct ip_port *target)
 {
 	bool v6 = !ip_addr_is_v4(&target->ip);
 	_cleanup_close_ int fd = pod_socket(p, v6, SOCKET_TUNNEL);
-	struct sockaddr_storage ss;
-	socklen_t len;
+	int r;
 
 	if (fd < 0)
 		return fd;
 	sock_nodelay(fd);
 	sock_keepalive(fd);
-	len = ip_port_to_sockaddr(target, v6 ? AF_INET6 : AF_INET, &ss);
-	if (connect(fd, (struct sockaddr *)&ss, len) < 0 && errno != EINPROGRESS)
-		return -errno;
-	return take_fd(fd);
+	r = sock_connect(fd, v6, target);
+	return r < 0 ? r : take_fd(fd);
+}
+
+enum wr_reason outbound_dial_reason(int error)
+{
+	return error == -ECONNREFUSED ? WR_REASON_DIAL_REFUSED
+	       : error == -ETIMEDOUT  ? WR_REASON_DIAL_TIMEOUT
+				      : WR_REASON_DIAL_FAILED;
 }
 
 static struct conn *new_conn(struct pod *p, struct attempt *a, const struct route *r)
@@ -127,7 +129,7 @@ static struct conn *new_conn(struct pod *p, struct attempt *a, const struct rout
 	int e = conn_new(p, hbone ? CONN_OUT_HBONE : CONN_OUT_TCP, &c);
 
 	if (e < 0) {
-		conn_log_refused(p, ACCESS_OUTBOUND, &a->client, &a->dst,
+		conn_log_refused(ACCESS_OUTBOUND, &a->client, &a->dst,
 				 e == -EMFILE ? WR_REASON_LIMIT_CONNS : WR_REASON_INTERNAL);
 		sock_close_reset(a->fd);
 		return NULL;
@@ -233,7 +235,7 @@ static void try_route(struct pod *p, struct attempt *a)
 
 	route_decide(p->w->model, p->workload, &a->dst, worker_random(p->w), &r);
 	if (r.kind == ROUTE_DENY) {
-		conn_log_refused(p, ACCESS_OUTBOUND, &a->client, &a->dst, r.reason);
+		conn_log_refused(ACCESS_OUTBOUND, &a->client, &a->dst, r.reason);
 		sock_close_reset(a->fd);
 		return;
 	}

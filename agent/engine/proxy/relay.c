@@ -91,17 +91,6 @@ static void established(struct conn *c)
 	loop_timer_cancel(c->pod->w->loop, &c->timer);
 }
 
-static enum wr_reason dial_reason(const struct conn *c, int error)
-{
-	if (c->kind == CONN_IN_PLAIN)
-		return error == -ECONNREFUSED ? WR_REASON_APP_REFUSED
-		       : error == -ETIMEDOUT  ? WR_REASON_APP_TIMEOUT
-					      : WR_REASON_APP_UNREACHABLE;
-	return error == -ECONNREFUSED ? WR_REASON_DIAL_REFUSED
-	       : error == -ETIMEDOUT  ? WR_REASON_DIAL_TIMEOUT
-				      : WR_REASON_DIAL_FAILED;
-}
-
 static void event(struct conn *c, struct local *l, uint32_t events)
 {
 	struct relay *r = relay_of(c);
@@ -109,7 +98,7 @@ static void event(struct conn *c, struct local *l, uint32_t events)
 
 	if (e < 0) {
 		if (c->state == CONN_SETUP && l == &r->far)
-			conn_end(c, dial_reason(c, e), true);
+			conn_end(c, c->kind == CONN_IN_PLAIN ? inbound_dial_reason(e) : outbound_dial_reason(e), true);
 		else
 			fail(c, l);
 		return;

@@ -171,13 +171,6 @@ void session_flush_due(struct task *task)
 
 /* --- set-up --- */
 
-static enum wr_reason dial_reason(int error)
-{
-	return error == -ECONNREFUSED ? WR_REASON_DIAL_REFUSED
-	       : error == -ETIMEDOUT  ? WR_REASON_DIAL_TIMEOUT
-				      : WR_REASON_DIAL_FAILED;
-}
-
 static void open_streams(struct tunnel *t)
 {
 	/* outbound_opened may end a connection: always take the first that has no stream yet. */
@@ -231,7 +224,7 @@ void session_event(struct watch *w, uint32_t events)
 	if (t->state == TUNNEL_DIALING) {
 		r = sock_error(w->fd);
 		if (r < 0) {
-			tunnel_fail(t, dial_reason(r));
+			tunnel_fail(t, outbound_dial_reason(r));
 			return;
 		}
 		if (!(events & EPOLLOUT))

@@ -141,13 +141,10 @@ int tunnel_dial(struct pod *p, const struct ip_port *client, const struct ip_por
 		struct tunnel **ret)
 {
 	bool v6 = !ip_addr_is_v4(&next_hop->ip);
-	_cleanup_close_ int fd = -1;
-	struct sockaddr_storage ss;
+	_cleanup_close_ int fd = pod_socket(p, v6, SOCKET_TUNNEL);
 	struct tunnel *t;
-	socklen_t len;
 	int r;
 
-	fd = pod_socket(p, v6, SOCKET_TUNNEL);
 	if (fd < 0)
 		return fd;
 	sock_nodelay(fd);
@@ -159,13 +156,13 @@ int tunnel_dial(struct pod *p, const struct ip_port *client, const struct ip_por
 		int one = 1;
 
 		(void)setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one));
-		len = ip_port_to_sockaddr(&from, v6 ? AF_INET6 : AF_INET, &ss);
-		if (bind(fd, (struct sockaddr *)&ss, len) < 0)
-			return -errno;
+		r = sock_bind(fd, v6, &from);
+		if (r < 0)
+			return r;
 	}
-	len = ip_port_to_sockaddr(next_hop, v6 ? AF_INET6 : AF_INET, &ss);
-	if (connect(fd, (struct sockaddr *)&ss, len) < 0 && errno != EINPROGRESS)
-		return -errno;
+	r = sock_connect(fd, v6, next_hop);
+	if (r < 0)
+		return r;
 	t = tunnel_new(p, false);
 	if (!t)
 		return -ENOMEM;
@@ -231,7 +228,7 @@ void tunnel_accept(struct pod *p, int fd, const struct ip_port *client, const st
 	struct tunnel *t;
 
 	if (reason) {
-		conn_log_refused(p, ACCESS_INBOUND, client, dst, reason);
+		conn_log_refused(ACCESS_INBOUND, client, dst, reason);
 		sock_close_reset(fd);
 		return;
 	}
@@ -267,7 +264,7 @@ void tunnel_fail(struct tunnel *t, enum wr_reason reason)
 	if (t->state == TUNNEL_CLOSED)
 		return;
 	if (t->server && unfinished && reason)
-		conn_log_refused(p, ACCESS_INBOUND, &t->remote, &t->local, reason);
+		conn_log_refused(ACCESS_INBOUND, &t->remote, &t->local, reason);
 	handshake_over(t);
 	/* Nothing may be queued on a session that is going: from here on streams are only forgotten. */
 	t->state = TUNNEL_CLOSED;

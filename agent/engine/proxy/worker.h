@@ -212,12 +212,12 @@ struct pod_shared *pod_shared_unref(struct pod_shared *s);
 /* conn.c */
 /* Counted against the connection limit and the pod's share of it: -EMFILE beyond. */
 int conn_new(struct pod *p, enum conn_kind kind, struct conn **ret);
-/* Lets go of everything but the app's descriptor, which is returned, without a log line. */
+/* Lets go of everything but the app's descriptor, which is returned, without a log line. For CONN_OUT_HBONE. */
 int conn_take_fd(struct conn *c);
 void conn_set_route(struct conn *c, struct workload *peer, struct service *service);
 /* Writes the short log line of something refused before a connection existed, and counts it. */
-void conn_log_refused(struct pod *p, enum accesslog_direction direction, const struct ip_port *src,
-		      const struct ip_port *dst, enum wr_reason reason);
+void conn_log_refused(enum accesslog_direction direction, const struct ip_port *src, const struct ip_port *dst,
+		      enum wr_reason reason);
 /* The one way a connection ends: `app_reset` ends the pod's side by RST. Logs, releases, frees at the end of the round.
  */
 void conn_end(struct conn *c, enum wr_reason reason, bool reset);
@@ -231,6 +231,9 @@ void outbound_opened(struct conn *c);
 void inbound_accept_plain(struct pod *p, int fd, const struct ip_port *client, const struct ip_port *dst);
 void inbound_request(struct tunnel *t, int32_t id, const struct h2_headers *h, bool end_stream);
 void inbound_app_event(struct watch *w, uint32_t events);
+/* What a failed dial (-errno) of a next hop, or of the app, is called in log and counters. */
+enum wr_reason outbound_dial_reason(int error);
+enum wr_reason inbound_dial_reason(int error);
 /* Dials dst in the pod with the caller's address (own ports first): a connecting socket or -errno. */
 int inbound_dial(struct pod *p, const struct ip_port *client, const struct ip_port *dst);
 

@@ -25,6 +25,10 @@ void sock_nodelay(int fd);
 void sock_notsent_lowat(int fd, unsigned bytes);
 /* Congestion control by name; NULL or empty leaves the system's. */
 void sock_congestion(int fd, const char *name);
+/* bind(2) and connect(2) in the family of `v6`, to which the address must belong or be mapped. 0, a connection under
+ * way included, or -errno. */
+int sock_bind(int fd, bool v6, const struct ip_port *from);
+int sock_connect(int fd, bool v6, const struct ip_port *to);
 /* Pending error of a socket as a negative errno, 0 if none. */
 int sock_error(int fd);
 int sock_local_addr(int fd, struct ip_port *ret);

@@ -90,7 +90,6 @@ void h2_goaway(struct h2 *h, uint32_t error);
 void h2_thread_done(void);
 
 #define H2_NO_ERROR 0x0
-#define H2_PROTOCOL_ERROR 0x1
 #define H2_REFUSED_STREAM 0x7
 #define H2_CANCEL 0x8
 #define H2_CONNECT_ERROR 0xa
