@@ -82,20 +82,13 @@ int pod_in(struct __sk_buff *skb)
 {
 	struct wr_pod_config *cfg = pod_config();
 	struct packet p;
+	int verdict;
 	_Bool syn;
 
 	if (!cfg)
 		return TC_PASS;
-	switch (parse(skb, &p)) {
-	case PARSED_OTHER:
-		return TC_PASS;
-	case PARSED_FRAGMENT:
-		return drop(WR_REASON_DROP_FRAGMENT);
-	case PARSED_MALFORMED:
-		return drop(WR_REASON_DROP_MALFORMED);
-	case PARSED_TCP:
-		break;
-	}
+	if (!is_tcp(skb, &p, &verdict))
+		return verdict;
 	syn = (p.flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
 	switch (find(skb, &p, syn)) {
 	case FOUND_CONNECTION:

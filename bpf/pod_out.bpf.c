@@ -126,19 +126,12 @@ int pod_out(struct __sk_buff *skb)
 	struct bpf_sock *sk = skb->sk;
 	struct packet p;
 	__u32 kind = WR_SOCK_NONE;
+	int verdict;
 
 	if (!cfg)
 		return TC_PASS;
-	switch (parse(skb, &p)) {
-	case PARSED_OTHER:
-		return TC_PASS;
-	case PARSED_FRAGMENT:
-		return drop(WR_REASON_DROP_FRAGMENT);
-	case PARSED_MALFORMED:
-		return drop(WR_REASON_DROP_MALFORMED);
-	case PARSED_TCP:
-		break;
-	}
+	if (!is_tcp(skb, &p, &verdict))
+		return verdict;
 	if (sk)
 		sk = bpf_sk_fullsock(sk);
 	/* The kernel's control socket (RST, ACK of TIME_WAIT) is a raw one; a listener owns the SYN-ACK of

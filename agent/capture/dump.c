@@ -99,9 +99,7 @@ struct links {
 
 static void fill_tcx(struct links *s, cJSON *o, unsigned ifindex, const char *place)
 {
-	struct {
-		__u32 type, id, prog_id, pad, ifindex, attach_type, rest[32];
-	} info = {};
+	struct tcx_info info = {};
 	_cleanup_close_ int fd = -1;
 	__u32 len = sizeof(info);
 	char path[600];

@@ -64,17 +64,13 @@ static int tcx_attach(const struct attachment *a, int prog_fd)
 {
 	_cleanup_close_ int link = -1;
 	char path[600];
+	int r;
 
 	pin_path(a, path, sizeof(path));
-	link = bpf_obj_get(path);
-	if (link >= 0) {
-		if (bpf_link_update(link, prog_fd, NULL) == 0)
-			return 0;
-		/* Its interface is gone and the index came back. */
-		close(take_fd(link));
-		if (unlink(path) < 0)
-			return -errno;
-	}
+	/* A link whose interface is gone, while the index came back, cannot be updated. */
+	r = pins_update_link(path, prog_fd);
+	if (r != -ENOENT)
+		return r;
 	link = tcx_create(prog_fd, a->ifindex, a->where);
 	if (link < 0)
 		return link;
@@ -140,9 +136,7 @@ bool link_has_clsact(unsigned ifindex, enum place where)
 
 bool link_attached(const struct attachment *a)
 {
-	struct {
-		__u32 type, id, prog_id, pad, ifindex, attach_type, rest[32];
-	} info = {};
+	struct tcx_info info = {};
 	_cleanup_close_ int link = -1;
 	__u32 len = sizeof(info);
 	char path[600];

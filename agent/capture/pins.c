@@ -108,23 +108,30 @@ int pins_open_maps(struct capture *c, char **ret_error)
 	return 0;
 }
 
+int pins_update_link(const char *path, int prog_fd)
+{
+	_cleanup_close_ int link = bpf_obj_get(path);
+
+	if (link < 0)
+		return -ENOENT;
+	if (bpf_link_update(link, prog_fd, NULL) == 0)
+		return 0;
+	return unlink(path) < 0 ? -errno : -ENOENT;
+}
+
 static int attach_sockops(struct capture *c, int prog_fd)
 {
 	_cleanup_free_ char *cgroup = probe_cgroup2();
 	_cleanup_close_ int link = -1, dir = -1;
 	char path[600];
+	int r;
 
 	if (!cgroup)
 		return -ENODEV;
 	snprintf(path, sizeof(path), "%s/app_socket", c->dir);
-	link = bpf_obj_get(path);
-	if (link >= 0) {
-		if (bpf_link_update(link, prog_fd, NULL) == 0)
-			return 0;
-		close(take_fd(link));
-		if (unlink(path) < 0)
-			return -errno;
-	}
+	r = pins_update_link(path, prog_fd);
+	if (r != -ENOENT)
+		return r;
 	dir = open(cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (dir < 0)
 		return -errno;

@@ -47,6 +47,9 @@ bool pins_folder(const char *node, char ret[PINS_FOLDER_MAX]);
 int pins_check_bpffs(const char *pin_dir, char **ret_error);
 int pins_make_dir(const char *path);
 int pins_open_maps(struct capture *c, char **ret_error);
+/* Puts the program under the link pinned at path. 0; -ENOENT when there is none, or none any more, as one that cannot
+ * be updated is unlinked; or -errno of that. */
+int pins_update_link(const char *path, int prog_fd);
 /* Loads the node's object: creates and pins what is missing; attaches or updates sockops unless it is off. */
 int pins_load_node(struct capture *c, char **ret_error);
 /* A config map's content becomes exactly these keys (value 1). */
@@ -64,6 +67,10 @@ extern const char *const place_names[PLACE_MAX_];
 int program_load(struct capture *c, enum place where, uint32_t number);
 
 /* --- link.c: a program at an interface of the current network namespace --- */
+/* struct bpf_link_info of a TCX link, whose part is newer than the kernel headers of Debian 12. */
+struct tcx_info {
+	__u32 type, id, prog_id, pad, ifindex, attach_type, rest[32];
+};
 struct attachment {
 	const struct capture *c;
 	uint32_t number;

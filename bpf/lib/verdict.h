@@ -32,6 +32,25 @@ static __always_inline int bypass(enum wr_reason reason)
 	return TC_PASS;
 }
 
+/* Whether the packet is TCP and parsed; else *ret_verdict says what becomes of it: what may hide TCP is dropped. */
+static __always_inline _Bool is_tcp(struct __sk_buff *skb, struct packet *p, int *ret_verdict)
+{
+	switch (parse(skb, p)) {
+	case PARSED_TCP:
+		return 1;
+	case PARSED_FRAGMENT:
+		*ret_verdict = drop(WR_REASON_DROP_FRAGMENT);
+		return 0;
+	case PARSED_MALFORMED:
+		*ret_verdict = drop(WR_REASON_DROP_MALFORMED);
+		return 0;
+	case PARSED_OTHER:
+		break;
+	}
+	*ret_verdict = TC_PASS;
+	return 0;
+}
+
 static __always_inline struct wr_pod_config *pod_config(void)
 {
 	__u32 key = pod.number;
