@@ -297,6 +297,15 @@ static inline int fixture_new(void **state)
 	return 0;
 }
 
+/* For most tests: capture is open and the pod attached, with the test as its agent. */
+static inline int setup_attached(void **state)
+{
+	fixture_new(state);
+	open_capture(*state, false);
+	attach(*state);
+	return 0;
+}
+
 static inline int fixture_free(void **state)
 {
 	struct fixture *f = *state;
@@ -312,6 +321,15 @@ static inline int fixture_free(void **state)
 	run("find /sys/fs/bpf/warren/%s -delete", f->node);
 	free(f);
 	return 0;
+}
+
+/* With all that the kernel offers, then with every fallback; failed tests of both. */
+static inline int run_either_way(const struct CMUnitTest *tests, size_t n)
+{
+	int r = _cmocka_run_group_tests("as the kernel offers", tests, n, NULL, NULL);
+
+	setenv("WR_ASSUME_MISSING", "tcx,sockops", 1);
+	return r + _cmocka_run_group_tests("without tcx and sockops", tests, n, NULL, NULL);
 }
 
 /* The agent dials the app with the caller's address. */

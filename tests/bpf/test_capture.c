@@ -3,17 +3,6 @@
  * agent. */
 #include "netns_fixture.h"
 
-static int setup(void **state)
-{
-	struct fixture *f;
-
-	fixture_new(state);
-	f = *state;
-	open_capture(f, false);
-	attach(f);
-	return 0;
-}
-
 /* An app dials `ip`; the agent gets the connection with the original destination, and bytes pass both ways.
  */
 static void outbound(struct fixture *f, int family, const char *ip, const char *from, const char *local)
@@ -140,15 +129,12 @@ static void test_agent_gone_v6(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(test_outbound, setup, fixture_free),
-		cmocka_unit_test_setup_teardown(test_inbound, setup, fixture_free),
-		cmocka_unit_test_setup_teardown(test_hbone, setup, fixture_free),
-		cmocka_unit_test_setup_teardown(test_agent_gone_v4, setup, fixture_free),
-		cmocka_unit_test_setup_teardown(test_agent_gone_v6, setup, fixture_free),
+		cmocka_unit_test_setup_teardown(test_outbound, setup_attached, fixture_free),
+		cmocka_unit_test_setup_teardown(test_inbound, setup_attached, fixture_free),
+		cmocka_unit_test_setup_teardown(test_hbone, setup_attached, fixture_free),
+		cmocka_unit_test_setup_teardown(test_agent_gone_v4, setup_attached, fixture_free),
+		cmocka_unit_test_setup_teardown(test_agent_gone_v6, setup_attached, fixture_free),
 	};
 
-	int r = cmocka_run_group_tests_name("as the kernel offers", tests, NULL, NULL);
-
-	setenv("WR_ASSUME_MISSING", "tcx,sockops", 1);
-	return r + cmocka_run_group_tests_name("without tcx and sockops", tests, NULL, NULL);
+	return run_either_way(tests, sizeof(tests) / sizeof(tests[0]));
 }

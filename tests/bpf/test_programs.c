@@ -211,10 +211,8 @@ static int setup(void **state)
 {
 	struct fixture *f;
 
-	fixture_new(state);
+	setup_attached(state);
 	f = *state;
-	open_capture(f, false);
-	attach(f);
 	put_destination(f, "192.0.2.10", WR_DEST_VIP);
 	put_destination(f, "2001:db8::10", WR_DEST_VIP);
 	put_destination(f, "10.5.0.9", WR_DEST_UNENROLLED);

@@ -77,8 +77,8 @@ class Demo(Mesh):
 
     def close(self):
         if not self._closed:
-            super().close()
             self.clean()
+            super().close()
 
 
 def say(text=""):

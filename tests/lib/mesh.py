@@ -7,6 +7,7 @@ meet and the next run can sweep what a killed one left behind.
 """
 import atexit
 import ctypes
+import fcntl
 import glob
 import ipaddress
 import json
@@ -135,6 +136,24 @@ def _remove_run(number, nodes=()):
         shutil.rmtree(d, ignore_errors=True)
     for d in glob.glob(STATE + "/%s" % number) + glob.glob(STATE + "/%s-*" % number):
         shutil.rmtree(d, ignore_errors=True)
+
+
+def hold():
+    """While held, no run removes what all runs share; given back by let_go, or by the kernel when the holder is killed."""
+    os.makedirs(STATE, exist_ok=True)
+    fd = os.open(STATE, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fcntl.flock(fd, fcntl.LOCK_SH)
+    return fd
+
+
+def let_go(fd):
+    """The last one to go removes the folder of pins that agents of all nodes share, if nothing is in it."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.rmdir(BPFFS + "/warren")
+    except OSError:
+        pass
+    os.close(fd)
 
 
 def mount_bpffs():
@@ -467,6 +486,7 @@ class Mesh:
     """Two (or more) nodes, each a namespace with its pods' namespaces behind it, joined by links."""
 
     def __init__(self, name="m", nodes=2, namespace="demo", tag=None):
+        self._hold = hold()
         sweep()
         mount_bpffs()
         self.id = self.run_id(tag)
@@ -561,6 +581,13 @@ class Mesh:
                         "route add %s via 10.77.%d.%d" % (p.ip, 200 + 10 * a + b - 10, p.node),
                         "route add %s via fd77:ff%d%d::%d" % (p.ip6, a, b, p.node)])
 
+    def pod_without_agent(self, p):
+        """Lists the pod on a node that nobody serves: the test itself plays the agent at its 15008."""
+        p.known = False
+        d = p.manifest()
+        d["spec"]["nodeName"] = "a-node-without-agent"
+        self.write("pod-%s.yaml" % p.name, d)
+
     def delete_pod_netns(self, p):
         run("ip", "netns", "del", p.ns)
 
@@ -647,6 +674,7 @@ class Mesh:
                 subprocess.run(["ip", "netns", "del", os.path.basename(s)], capture_output=True)
             for d in glob.glob(BPFFS + "/warren/wr-%s-*" % self.id):
                 shutil.rmtree(d, ignore_errors=True)
+        let_go(self._hold)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             if threading.current_thread() is threading.main_thread():
                 signal.signal(number, lambda n, f: sys.exit(128 + n))

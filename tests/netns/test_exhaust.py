@@ -24,10 +24,7 @@ def setup():
     m.pod("plain", 1, enrolled=False)
     halfway = m.pod("halfway", 2)
     m.apply()
-    halfway.known = False
-    d = halfway.manifest()
-    d["spec"]["nodeName"] = "a-node-without-agent"
-    m.write("pod-halfway.yaml", d)
+    m.pod_without_agent(halfway)
     m.pods["server"].serve("echo:7", "duplex:9")
     m.start_agents()
     m.root = certs.root_file(m.ca)

@@ -26,10 +26,7 @@ def setup():
     m.pod("plain", 1, enrolled=False)
     evil = m.pod("evil", 2)
     m.apply()
-    evil.known = False
-    d = evil.manifest()
-    d["spec"]["nodeName"] = "a-node-without-agent"
-    m.write("pod-evil.yaml", d)
+    m.pod_without_agent(evil)
     m.pods["server"].serve("echo:7", "duplex:9", "rst:12")
     m.start_agents()
     m.root = certs.root_file(m.ca)

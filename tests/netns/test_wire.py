@@ -327,10 +327,7 @@ def test_wrong_server_identity_gets_no_byte(m):
     """A server with a valid certificate of another pod answers on an enrolled pod's address."""
     lone = m.pod("lone", 2, account="lone")
     lone.ready = True
-    manifest = lone.manifest()
-    manifest["spec"]["nodeName"] = "a-node-without-agent"
-    m.write("pod-lone.yaml", manifest)
-    lone.known = False
+    m.pod_without_agent(lone)
     ca = certs.load_ca(m.ca)
     time.sleep(0.5)
     for identity, wanted in ((m.pods["client"].identity, False), ("spiffe://other.example/ns/demo/sa/lone", False), (lone.identity, True)):
