@@ -2,6 +2,7 @@
 /* The admin commands behind warrenctl. A call comes in, JSON leaves. Control thread. */
 #include "node_private.h"
 #include "engine/base/clock.h"
+#include "engine/base/version.h"
 #include "engine/telemetry/accesslog.h"
 #include "engine/telemetry/reason.h"
 #include "takeover.h"

@@ -4,6 +4,7 @@
  * what stays behind when it ends. The node comes in, lines leave. Called by node.c.
  */
 #include "node_private.h"
+#include "engine/base/version.h"
 
 #include <cjson/cJSON.h>
 #include <stdarg.h>
@@ -107,8 +108,7 @@ void node_say_left(const struct node *n)
 	if (held)
 		log_warn("agent",
 			 "%u pods stay captured and %s until an agent is back; 'warrenctl --node=%s%s%s%s%s "
-			 "pod release "
-			 "--all' lets them out",
+			 "pod release --all' lets them out",
 			 held, open ? "their new connections pass the mesh by" : "closed", n->o.node,
 			 own_run ? " --run-dir=" : "", own_run ? n->o.run_dir : "", own_pins ? " --pin-dir=" : "",
 			 own_pins ? n->o.pin_dir : "");

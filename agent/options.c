@@ -4,6 +4,7 @@
 #include "option_values.h"
 #include "engine/base/addr.h"
 #include "engine/base/cleanup.h"
+#include "engine/base/version.h"
 
 #include <cjson/cJSON.h>
 #include <ctype.h>

@@ -6,7 +6,6 @@
 #include <stddef.h>
 
 #define OPTIONS_CIDRS_MAX 64
-#define WARREN_VERSION "0.1.0"
 
 struct options {
 	const char *node, *source, *ca, *trust_domain, *cluster_id, *network, *cluster_domain, *run_dir, *pin_dir;

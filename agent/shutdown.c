@@ -51,23 +51,19 @@ static void say_stopping(const struct node *n)
 
 	if (n->handed_over)
 		log_info("agent",
-			 "a successor has taken over: finishing %llu connections, at most %u ms; SIGTERM "
-			 "ends them "
-			 "now",
+			 "a successor has taken over: finishing %llu connections, at most %u ms; SIGTERM ends them now",
 			 conns, ms);
 	else if (idle(n))
 		log_info("agent", "stopping: no pod and no connection to wait for");
 	else if (!pods.enrolled)
 		log_info("agent",
 			 "stopping: finishing %llu connections of %u pods that leave, at most %u ms; SIGTERM "
-			 "again "
-			 "ends them now",
+			 "again ends them now",
 			 conns, pods.draining, ms);
 	else
 		log_info("agent",
 			 "stopping: serving %u pods (%llu connections) until a successor takes over "
-			 "(--takeover), at "
-			 "most %u ms; SIGTERM again ends them now",
+			 "(--takeover), at most %u ms; SIGTERM again ends them now",
 			 pods.enrolled, conns, ms);
 }
 

@@ -2,12 +2,11 @@
 /* warrenctl OBJECT COMMAND, in bpftool's manner. The table below is the command set and the help. */
 #include "ctl.h"
 #include "engine/base/cleanup.h"
+#include "engine/base/version.h"
 
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
-
-#define VERSION "0.1.0"
 
 /* --- objects that are lists of rows --- */
 
@@ -436,7 +435,7 @@ static int options(struct ctl *c, int argc, char **argv, int *ret_code)
 			all = true;
 			break;
 		case 'V':
-			printf("warrenctl %s\n", VERSION);
+			printf("warrenctl %s\n", WARREN_VERSION);
 			*ret_code = CTL_OK;
 			return -1;
 		case 'h':
