@@ -68,7 +68,25 @@
 	  "caller's address and port already in use, own address used instead")                                        \
 	X(INTERNAL, "internal", "out of memory or a bug")                                                              \
 	X(DROP_NOT_FROM_AGENT, "drop_not_from_agent", "packet from outside for a connection between app and agent")    \
-	X(LIMIT_TUNNELS, "limit_tunnels", "too many tunnels from one address")
+	X(LIMIT_TUNNELS, "limit_tunnels", "too many tunnels from one address")                                         \
+	/* policy and identity */                                                                                      \
+	X(MTLS_REQUIRED, "mtls_required", "plaintext to a port that demands mutual TLS")                               \
+	X(POLICY_DENY, "policy_deny", "a DENY policy matched")                                                         \
+	X(POLICY_NO_ALLOW, "policy_no_allow", "ALLOW policies apply and none of them matched")                         \
+	X(POLICY_INVALID, "policy_invalid", "a policy that never was valid closes this workload")                      \
+	X(SRC_IDENTITY_MISMATCH, "src_identity_mismatch",                                                              \
+	  "the caller's address belongs to a workload of another identity")                                            \
+	X(SOURCE_UNBOUND, "source_unbound", "the caller's address belongs to no single workload: not compared")        \
+	X(PROBE, "probe", "probe of this node's kubelet: no policy asked")                                             \
+	X(DROP_SOURCE, "drop_source_address", "packet of a pod with an address that is not its own")                   \
+	X(DROP_BYPASS, "drop_bypass", "connection of a pod to the mesh that did not come from the agent")              \
+	X(TLS_NOT_YET_VALID, "tls_certificate_not_yet_valid", "peer certificate is not valid yet: clock skew?")        \
+	X(TLS_REVOKED, "tls_certificate_revoked", "peer certificate is revoked")                                       \
+	X(TLS_CRL, "tls_crl_unavailable", "the revocation list that was configured has never been read")               \
+	X(CERT_EXPIRED, "certificate_expired", "a certificate of this tunnel expired while it was open")               \
+	X(TUNNEL_AGE, "tunnel_max_age", "the tunnel is older than --tunnel-max-age")                                   \
+	X(H2_FLOOD, "h2_flood", "peer sent more control frames than a tunnel needs")                                   \
+	X(UNMANAGED_CLOSED, "unmanaged_closed", "connection older than enrolment, ended on demand")
 
 enum wr_reason {
 #define WR_REASON_ENUM(id, name, text) WR_REASON_##id,
