@@ -237,6 +237,9 @@ static int start_engine(struct node *n)
 				   .trust_domain = n->o.trust_domain,
 				   .cluster_id = n->o.cluster_id,
 				   .network = n->o.network,
+				   .source_binding = *n->o.source_binding == 'o'   ? BINDING_OFF
+						     : *n->o.source_binding == 'e' ? BINDING_ENFORCE
+										   : BINDING_KNOWN,
 				   .control = n->loop,
 				   .claim_socket = capture_claim_socket,
 				   .claim_arg = n->capture};
@@ -285,6 +288,7 @@ static int start_doors(struct node *n)
 	if (r < 0)
 		return node_fail(r, "%s: %s", n->socket_path, strerror(-r));
 	r = node_register_commands(n);
+	r = r < 0 ? r : node_register_policy_commands(n);
 	if (r < 0 || n->readiness_fd < 0)
 		return r;
 	r = readiness_new(n->loop, take_fd(n->readiness_fd), ready, n, &n->readiness);

@@ -88,6 +88,11 @@ bool value_is_loss(const char *v)
 	return !strcmp(v, "closed") || !strcmp(v, "open");
 }
 
+bool value_is_binding(const char *v)
+{
+	return !strcmp(v, "enforce") || !strcmp(v, "known") || !strcmp(v, "off");
+}
+
 bool value_is_access_log(const char *v)
 {
 	size_t n = strlen(v);

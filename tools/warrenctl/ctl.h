@@ -20,6 +20,8 @@ enum exit_code {
 struct ctl {
 	bool json, pretty;
 	const char *node, *run_dir, *pin_dir;
+	const char *from, *to; /* of `policy check` */
+	bool plaintext;
 	char node_buf[256];
 	bool silent;	  /* the agent is there and gives no usable answer */
 	char error[1024]; /* why the last call failed */
@@ -81,6 +83,12 @@ void resources_print(cJSON *resources);
 
 /* --- bpf.c: `bpf show` as text --- */
 void bpf_print(const cJSON *dump);
+
+/* --- policy.c; they print what is wrong --- */
+int policy_check(struct ctl *c);
+/* Prints verdicts as they are given, until it is interrupted. */
+int policy_trace(struct ctl *c);
+int policy_verdicts(struct ctl *c);
 
 /* --- local.c: what works without an agent. Codes with the reason remembered --- */
 int local_doctor(struct ctl *c);

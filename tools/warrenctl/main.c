@@ -225,6 +225,24 @@ static int cmd_log(struct ctl *c, const char *arg)
 	return CTL_OK;
 }
 
+static int cmd_policy_check(struct ctl *c, const char *arg)
+{
+	(void)arg;
+	return policy_check(c);
+}
+
+static int cmd_policy_trace(struct ctl *c, const char *arg)
+{
+	(void)arg;
+	return policy_trace(c);
+}
+
+static int cmd_policy_verdicts(struct ctl *c, const char *arg)
+{
+	(void)arg;
+	return policy_verdicts(c);
+}
+
 /* --- actions --- */
 
 static bool is_all(const char *arg)
@@ -293,6 +311,10 @@ static const struct command {
 	{"connection", "list", "", "open connections, with TCP_INFO of local hop and tunnel in JSON", cmd_connection},
 	{"tunnel", "list", "", "HBONE tunnels: peer, TLS version, streams", cmd_tunnel},
 	{"certificate", "list", "", "certificates of this node's workloads", cmd_certificate},
+	{"policy", "verdicts", "", "how often which policy, rule and field denied, or would have", cmd_policy_verdicts},
+	{"policy", "check", "--from=WHO --to=NAMESPACE/POD:PORT",
+	 "may it, and why: exits 0 when allowed, 1 when denied", cmd_policy_check},
+	{"policy", "trace", "", "verdicts as they are given, each with what led to it", cmd_policy_trace},
 	{"bpf", "show", "", "wanted versus attached, programs, links, maps decoded (*)", cmd_bpf},
 	{"config", "list", "", "resources: applied, refused, ignored or not enforced, where and why", cmd_config_list},
 	{"config", "dump", "", "options, resources with their state, the whole model; always as JSON", cmd_config_dump},
@@ -320,6 +342,7 @@ static int help(const char *object)
 	       "  -j, --json       JSON            -p, --pretty     JSON, indented\n"
 	       "  -n, --node NAME  which node      --run-dir PATH   default /run/warren\n"
 	       "  -V, --version    -h, --help      --pin-dir PATH   default /sys/fs/bpf\n\n"
+	       "WHO is NAMESPACE/POD, ip:ADDRESS (in plaintext) or spiffe://...; --plaintext: without its identity.\n"
 	       "WARREN_NODE, WARREN_RUN_DIR and WARREN_PIN_DIR stand for an option that is not given. When no\n"
 	       "node is named it is the one under the run directory that has an agent, or else pins.\n"
 	       "Without an agent `pod release --all` also removes what the node itself has in the kernel.\n\n"
@@ -379,11 +402,14 @@ static int run(struct ctl *c, int n, char **words)
 	if (n - 2 > args)
 		return ctl_fail(c, CTL_USAGE, "%s %s: unexpected argument: %s", cmd->object, cmd->command,
 				words[2 + args]);
+	if ((c->from || c->to || c->plaintext) && cmd->fn != cmd_policy_check)
+		return ctl_fail(c, CTL_USAGE, "%s %s: --from, --to and --plaintext belong to policy check", cmd->object,
+				cmd->command);
 	return cmd->fn(c, n > 2 ? words[2] : NULL);
 }
 
 /* Options without a letter. */
-enum long_option { ONLY_LONG = 256, OPT_RUN_DIR, OPT_PIN_DIR, OPT_ALL };
+enum long_option { ONLY_LONG = 256, OPT_RUN_DIR, OPT_PIN_DIR, OPT_ALL, OPT_FROM, OPT_TO, OPT_PLAINTEXT };
 
 static int wrong_option(struct ctl *c, int opt, char **argv)
 {
@@ -408,6 +434,9 @@ static int options(struct ctl *c, int argc, char **argv, int *ret_code)
 					      {"version", no_argument, NULL, 'V'},
 					      {"help", no_argument, NULL, 'h'},
 					      {"all", no_argument, NULL, OPT_ALL},
+					      {"from", required_argument, NULL, OPT_FROM},
+					      {"to", required_argument, NULL, OPT_TO},
+					      {"plaintext", no_argument, NULL, OPT_PLAINTEXT},
 					      {NULL, 0, NULL, 0}};
 	static char all_word[] = "--all";
 	bool all = false;
@@ -433,6 +462,15 @@ static int options(struct ctl *c, int argc, char **argv, int *ret_code)
 			break;
 		case OPT_ALL:
 			all = true;
+			break;
+		case OPT_FROM:
+			c->from = optarg;
+			break;
+		case OPT_TO:
+			c->to = optarg;
+			break;
+		case OPT_PLAINTEXT:
+			c->plaintext = true;
 			break;
 		case 'V':
 			printf("warrenctl %s\n", WARREN_VERSION);

@@ -89,6 +89,7 @@ static void write_log(struct conn *c)
 		.duration_us = clock_now_us() - c->start_us,
 		.reason = c->reason,
 		.early = c->early,
+		.verdict = c->verdict,
 	};
 
 	if (hbone && c->target.port)
@@ -116,6 +117,14 @@ void conn_log_refused(enum accesslog_direction direction, const struct ip_port *
 	accesslog_write(&r);
 }
 
+void conn_owner_known(struct conn *c)
+{
+	if (!c->awaiting_owner)
+		return;
+	c->awaiting_owner = false;
+	c->pod->w->awaiting_owner--;
+}
+
 /* Unhooks from loop, stream and pod; the memory goes at the end of the round. */
 static void release(struct conn *c)
 {
@@ -123,6 +132,7 @@ static void release(struct conn *c)
 	struct worker *w = p->w;
 
 	c->state = CONN_DEAD;
+	conn_owner_known(c);
 	loop_timer_cancel(w->loop, &c->timer);
 	if (c->stream_open && c->tunnel->h2) {
 		h2_set_stream(c->tunnel->h2, c->stream_id, NULL);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What a worker holds, as JSON for warrenctl: connections, tunnels, pods, memory. Runs on the worker's thread. */
+/* What a worker holds, as JSON for warrenctl: connections, tunnels, pods, memory, verdicts. Runs on the worker's
+ * thread. */
 #include "worker.h"
 #include "engine/base/cleanup.h"
 
@@ -155,6 +156,10 @@ cJSON *dump_worker(struct worker *w, const char *what)
 		cJSON_AddItemToArray(array, o);
 		return array;
 	}
+	if (!strcmp(what, "verdicts"))
+		tally_dump(&w->tally, array);
+	if (!strcmp(what, "trace"))
+		trace_dump(w->trace, array);
 	list_foreach(n, &w->pods)
 		dump_pod(list_entry(n, struct pod, node), what, array);
 	return array;

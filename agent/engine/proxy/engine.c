@@ -5,6 +5,7 @@
  */
 #include "worker.h"
 #include "engine/base/cleanup.h"
+#include "engine/base/clock.h"
 
 #include <cjson/cJSON.h>
 #include <errno.h>
@@ -25,6 +26,8 @@ struct command {
 	struct workload *workload;
 	struct tls_identity *identity;
 	struct model_delta *delta;
+	struct ip_port src, dst;
+	uint64_t times;
 };
 
 static void command_run(struct loop_msg *m)
@@ -240,6 +243,21 @@ void engine_pod_set_workload(struct engine *e, uint32_t number, struct workload 
 	broadcast(e, &(struct command){.act = act_set_workload, .number = number, .workload = w});
 }
 
+static void act_denied_early(struct command *c)
+{
+	struct pod *p = c->w->index ? NULL : worker_pod(c->w, c->number);
+
+	if (p)
+		inbound_denied_early(p, &c->src, &c->dst, c->times);
+}
+
+void engine_pod_denied_early(struct engine *e, uint32_t number, const struct ip_port *src, const struct ip_port *dst,
+			     uint64_t times)
+{
+	broadcast(e, &(struct command){
+			     .act = act_denied_early, .number = number, .src = *src, .dst = *dst, .times = times});
+}
+
 static void removal_done(struct loop_msg *m)
 {
 	struct pod_shared *s = container_of(m, struct pod_shared, done_msg);
@@ -330,6 +348,8 @@ static void act_model(struct command *c)
 {
 	if (model_apply(c->w->model, c->delta) < 0)
 		log_error("proxy", "worker %u: out of memory while applying configuration", c->w->index);
+	inbound_model_changed(c->w);
+	admission_drain_former_owners(c->w);
 }
 
 void engine_model_apply(struct engine *e, const struct model_delta *d)
@@ -341,6 +361,11 @@ void engine_model_apply(struct engine *e, const struct model_delta *d)
 uint64_t engine_open_connections(const struct engine *e)
 {
 	return atomic_load_explicit(&e->conns, memory_order_relaxed);
+}
+
+void engine_trace(struct engine *e, unsigned ms)
+{
+	atomic_store_explicit(&e->trace_until_ms, clock_now_ms() + ms, memory_order_relaxed);
 }
 
 /* --- inspection: each worker adds its part on its own thread, one after the other --- */

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Inbound: a CONNECT on a tunnel of 15008, or a plaintext connection captured to 15006. The app is dialled with the
- * caller's own address; 200 only once it has accepted (istio/ztunnel inbound). Called by session.c and pod.c.
+ * Inbound: a CONNECT on a tunnel of 15008, or a plaintext connection captured to 15006. What may be (admission.c) is
+ * dialled on to the app with the caller's own address; 200 only once it has accepted (istio/ztunnel inbound). Called by
+ * session.c and pod.c, and by engine.c when policies change.
  */
 #include "worker.h"
 #include "engine/base/cleanup.h"
@@ -93,6 +94,17 @@ static void refuse_conn(struct conn *c, int status, enum wr_reason reason)
 static void app_late(struct timer *timer)
 {
 	refuse_conn(container_of(timer, struct conn, timer), 503, WR_REASON_APP_TIMEOUT);
+}
+
+/* By a status while the caller waits for one, by a reset of both sides later. */
+static void deny(struct conn *c, const struct policy_verdict *v)
+{
+	c->verdict = v;
+	if (c->kind == CONN_IN_HBONE && c->stream_open && !c->established)
+		refuse_conn(c, 401, v->reason);
+	else
+		conn_end(c, v->reason, true);
+	c->verdict = NULL;
 }
 
 void inbound_app_event(struct watch *w, uint32_t events)
@@ -201,6 +213,80 @@ static void note_caller(struct conn *c, const struct tunnel *t, const struct h2_
 		c->authority = strdup(h->authority);
 }
 
+static void dial_app(struct conn *c)
+{
+	struct pod *p = c->pod;
+	int r = inbound_dial(p, &c->client, &c->dst);
+
+	if (r < 0) {
+		refuse_conn(c, 503, inbound_dial_reason(r));
+		return;
+	}
+	if (local_init(&c->app, p->w->loop, r, inbound_app_event) < 0) {
+		close(r);
+		refuse_conn(c, 503, WR_REASON_INTERNAL);
+		return;
+	}
+	c->timer.fn = app_late;
+	loop_timer_set(p->w->loop, &c->timer, LIMIT_APP_CONNECT_MS);
+}
+
+static void owner_late(struct timer *timer)
+{
+	struct conn *c = container_of(timer, struct conn, timer);
+
+	refuse_conn(c, 401, admission_binding(c));
+}
+
+/* A pod may call before the configuration that names it has come: who seems to be another waits for it. */
+static void admit(struct conn *c)
+{
+	struct policy_verdict v;
+
+	if (admission_binding(c)) {
+		c->awaiting_owner = true;
+		c->pod->w->awaiting_owner++;
+		c->timer.fn = owner_late;
+		loop_timer_set(c->pod->w->loop, &c->timer, LIMIT_OWNER_WAIT_MS);
+	} else if (admission_check(c, true, &v)) {
+		dial_app(c);
+	} else {
+		deny(c, &v);
+	}
+}
+
+static void look_again(struct pod *p)
+{
+	list_foreach_safe(n, tmp, &p->conns) {
+		struct conn *c = list_entry(n, struct conn, node);
+
+		if (!c->awaiting_owner || admission_binding(c))
+			continue;
+		conn_owner_known(c);
+		admit(c);
+	}
+}
+
+void inbound_model_changed(struct worker *w)
+{
+	if (!w->awaiting_owner)
+		return;
+	list_foreach(n, &w->pods)
+		look_again(list_entry(n, struct pod, node));
+}
+
+void inbound_recheck(struct pod *p)
+{
+	list_foreach_safe(n, tmp, &p->conns) {
+		struct conn *c = list_entry(n, struct conn, node);
+		struct policy_verdict v;
+
+		if ((c->kind == CONN_IN_HBONE || c->kind == CONN_IN_PLAIN) && !c->awaiting_owner &&
+		    !admission_check(c, false, &v))
+			deny(c, &v);
+	}
+}
+
 void inbound_request(struct tunnel *t, int32_t id, const struct h2_headers *h, bool end_stream)
 {
 	struct pod *p = t->pod;
@@ -228,27 +314,32 @@ void inbound_request(struct tunnel *t, int32_t id, const struct h2_headers *h, b
 	c->dst = c->target = dst;
 	c->stream_id = id;
 	c->stream_open = true;
-	c->timer.fn = app_late;
 	note_caller(c, t, h);
 	tunnel_attach(t, c);
 	h2_set_stream(t->h2, id, c);
-	r = inbound_dial(p, &t->remote, &dst);
-	if (r < 0) {
-		refuse_conn(c, 503, inbound_dial_reason(r));
-		return;
-	}
-	if (local_init(&c->app, p->w->loop, r, inbound_app_event) < 0) {
-		close(r);
-		refuse_conn(c, 503, WR_REASON_INTERNAL);
-		return;
-	}
-	loop_timer_set(p->w->loop, &c->timer, LIMIT_APP_CONNECT_MS);
+	admit(c);
 }
 
 /* --- plaintext --- */
 
+void inbound_denied_early(struct pod *p, const struct ip_port *src, const struct ip_port *dst, uint64_t times)
+{
+	struct policy_verdict v;
+	struct accesslog_record r = {.src_addr = *src,
+				     .src = model_workload_by_addr(p->w->model, &src->ip),
+				     .dst_addr = *dst,
+				     .dst = p->workload,
+				     .direction = ACCESS_INBOUND,
+				     .verdict = &v};
+
+	admission_refused(p, src, dst, times, &v);
+	r.reason = v.reason;
+	accesslog_write(&r);
+}
+
 void inbound_accept_plain(struct pod *p, int fd, const struct ip_port *client, const struct ip_port *dst)
 {
+	struct policy_verdict v;
 	struct conn *c;
 	int far, r;
 
@@ -270,6 +361,10 @@ void inbound_accept_plain(struct pod *p, int fd, const struct ip_port *client, c
 	if (local_init(&c->app, p->w->loop, fd, relay_app_event) < 0) {
 		sock_close_reset(fd);
 		conn_end(c, WR_REASON_INTERNAL, true);
+		return;
+	}
+	if (!admission_check(c, true, &v)) {
+		deny(c, &v);
 		return;
 	}
 	far = inbound_dial(p, client, dst);

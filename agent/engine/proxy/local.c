@@ -34,7 +34,8 @@ static void linger(int fd, bool reset)
 
 int local_init(struct local *l, struct loop *loop, int fd, void (*fn)(struct watch *w, uint32_t events))
 {
-	*l = (struct local){.watch.fn = fn, .watch.fd = -1};
+	l->watch.fn = fn;
+	l->watch.fd = -1;
 	/* If the agent is killed the kernel closes for it: by RST, so that a truncated stream never looks complete. */
 	linger(fd, true);
 	return loop_watch_add(loop, &l->watch, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
@@ -138,7 +139,7 @@ ssize_t local_write(struct local *l, struct iovec *iov, int n)
 	ssize_t wrote = 0;
 	size_t skip;
 
-	if (!l->backlog) {
+	if (!l->backlog && l->watch.fd >= 0) {
 		wrote = send_iov(l->watch.fd, iov, n);
 		if (wrote == -EAGAIN)
 			wrote = 0;
@@ -220,11 +221,11 @@ void local_close(struct local *l, struct loop *loop, bool reset)
 {
 	int fd = l->watch.fd;
 
+	drop_backlog(l);
 	if (fd < 0)
 		return;
 	loop_watch_forget(loop, &l->watch);
 	l->watch.fd = -1;
-	drop_backlog(l);
 	if (!reset)
 		linger(fd, false);
 	close(fd);

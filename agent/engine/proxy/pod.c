@@ -129,6 +129,7 @@ struct pod_shared *pod_shared_unref(struct pod_shared *s)
 
 void pod_set_workload(struct pod *p, struct workload *w)
 {
+	bool recheck = p->workload && p->workload->policy != w->policy;
 	char baggage[HBONE_BAGGAGE_MAX];
 
 	workload_unref(p->workload);
@@ -136,6 +137,8 @@ void pod_set_workload(struct pod *p, struct workload *w)
 	free(p->baggage);
 	hbone_baggage(w, baggage);
 	p->baggage = strdup(baggage);
+	if (recheck)
+		inbound_recheck(p);
 }
 
 static void pod_free(struct pod *p)

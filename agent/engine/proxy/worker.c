@@ -177,7 +177,8 @@ int worker_init(struct worker *w, struct engine *e, unsigned index)
 		return -EIO;
 	w->plaintext = malloc(LIMIT_PLAINTEXT_BYTES);
 	w->model = model_new();
-	if (!w->plaintext || !w->model)
+	w->verdicts = policy_cache_new(LIMIT_VERDICTS_CACHED);
+	if (!w->plaintext || !w->model || !w->verdicts)
 		return -ENOMEM;
 	r = loop_new(&w->loop);
 	return r;
@@ -203,6 +204,9 @@ void worker_close_all(struct worker *w)
 void worker_done(struct worker *w)
 {
 	model_free(w->model);
+	policy_cache_free(w->verdicts);
+	tally_done(&w->tally);
+	trace_free(w->trace);
 	loop_free(w->loop);
 	free(w->plaintext);
 }

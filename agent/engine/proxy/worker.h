@@ -11,11 +11,14 @@
 #include "engine/io/sock.h"
 #include "engine/io/tls_stream.h"
 #include "engine/proto/h2.h"
+#include "engine/model/policy.h"
 #include "engine/proto/hbone.h"
 #include "engine/proxy/engine.h"
 #include "engine/telemetry/accesslog.h"
 #include "engine/telemetry/reason.h"
 #include "local.h"
+#include "tally.h"
+#include "trace.h"
 
 #include <pthread.h>
 
@@ -29,12 +32,13 @@ struct engine {
 	struct worker *workers;
 	unsigned n_workers;
 	int home_netns_fd;
-	uint64_t max_fds;     /* for connections and tunnels, from the descriptor limit */
-	atomic_ulong conns;   /* open over all workers */
-	atomic_ulong fds;     /* of connections: some have two */
-	atomic_ulong tunnels; /* a descriptor each */
-	struct table pods;    /* control thread: number -> struct pod_shared */
-	struct list removing; /* control thread: pod_shared of removed pods whose end has not been reported */
+	uint64_t max_fds;	     /* for connections and tunnels, from the descriptor limit */
+	atomic_ulong conns;	     /* open over all workers */
+	atomic_ulong fds;	     /* of connections: some have two */
+	atomic_ulong tunnels;	     /* a descriptor each */
+	struct table pods;	     /* control thread: number -> struct pod_shared */
+	struct list removing;	     /* control thread: pod_shared of removed pods whose end has not been reported */
+	atomic_ulong trace_until_ms; /* verdicts are traced until then */
 	bool started;
 };
 
@@ -56,6 +60,10 @@ struct worker {
 	struct list tunnels_left; /* closed, but apps have not taken all that came over them */
 	struct task reap;
 	uint16_t source_port; /* next to try for inbound dials */
+	struct policy_cache *verdicts;
+	struct tally tally;	 /* of what policies decided */
+	struct trace *trace;	 /* of verdicts; NULL until somebody asks */
+	unsigned awaiting_owner; /* connections with `awaiting_owner` */
 };
 
 /* What all workers' replicas of a pod share: the descriptors, closed with the last reference. */
@@ -115,7 +123,8 @@ struct conn {
 	bool end_received : 1, end_sent : 1;
 	bool established : 1; /* 200 or both TCP sides up */
 	bool retrying : 1;
-	bool relay : 1; /* embedded in a struct relay */
+	bool relay : 1;		 /* embedded in a struct relay */
+	bool awaiting_owner : 1; /* inbound: its address is another identity's, as far as is known */
 	int32_t stream_id;
 	uint32_t window;	    /* this stream's receive window */
 	uint32_t window_run;	    /* bytes the app took at once since the window last grew */
@@ -131,7 +140,8 @@ struct conn {
 	uint64_t deadline_ms;
 	struct timer timer;
 	uint16_t retry_ms;
-	int16_t status; /* CONNECT status for the log */
+	int16_t status;			      /* CONNECT status for the log */
+	const struct policy_verdict *verdict; /* while a denial is logged; borrowed */
 	struct local app;
 };
 
@@ -215,6 +225,8 @@ int conn_new(struct pod *p, enum conn_kind kind, struct conn **ret);
 /* Lets go of everything but the app's descriptor, which is returned, without a log line. For CONN_OUT_HBONE. */
 int conn_take_fd(struct conn *c);
 void conn_set_route(struct conn *c, struct workload *peer, struct service *service);
+/* It waits for the owner of its address no longer. */
+void conn_owner_known(struct conn *c);
 /* Writes the short log line of something refused before a connection existed, and counts it. */
 void conn_log_refused(enum accesslog_direction direction, const struct ip_port *src, const struct ip_port *dst,
 		      enum wr_reason reason);
@@ -231,11 +243,28 @@ void outbound_opened(struct conn *c);
 void inbound_accept_plain(struct pod *p, int fd, const struct ip_port *client, const struct ip_port *dst);
 void inbound_request(struct tunnel *t, int32_t id, const struct h2_headers *h, bool end_stream);
 void inbound_app_event(struct watch *w, uint32_t events);
+/* The model of c's worker has changed: those that wait for an address's owner look again. */
+void inbound_model_changed(struct worker *w);
+/* The policies of the pod have changed: what is no longer allowed is reset. */
+void inbound_recheck(struct pod *p);
+/* The kernel refused plaintext in our place, `times` since it last said so: the same line, counters and trace. */
+void inbound_denied_early(struct pod *p, const struct ip_port *src, const struct ip_port *dst, uint64_t times);
 /* What a failed dial (-errno) of a next hop, or of the app, is called in log and counters. */
 enum wr_reason outbound_dial_reason(int error);
 enum wr_reason inbound_dial_reason(int error);
 /* Dials dst in the pod with the caller's address (own ports first): a connecting socket or -errno. */
 int inbound_dial(struct pod *p, const struct ip_port *client, const struct ip_port *dst);
+
+/* admission.c */
+/* Why the caller's address does not bear out the identity it has proven; NONE: it does, or need not. */
+enum wr_reason admission_binding(const struct conn *c);
+/* Asks the pod's policies. `first`: not when an open connection is looked at again. */
+bool admission_check(const struct conn *c, bool first, struct policy_verdict *ret);
+/* The same of a plaintext connection that never was one here. */
+void admission_refused(struct pod *p, const struct ip_port *src, const struct ip_port *dst, uint64_t times,
+		       struct policy_verdict *ret);
+/* Tunnels whose far address has another owner now take no new streams. */
+void admission_drain_former_owners(struct worker *w);
 
 /* relay.c */
 /* c->app is watched already; takes the connecting far socket. 0 or -errno (not taken). */

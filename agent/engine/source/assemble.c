@@ -65,6 +65,7 @@ static int put_workload(struct assembly *a, struct workload *w)
 static int put_workloads(struct assembly *a, const struct store *s)
 {
 	_cleanup_free_ struct candidate *list = calloc(s->resources.n + 1, sizeof(*list));
+	struct table seen = {0};
 	size_t n = 0;
 	int e;
 
@@ -72,6 +73,9 @@ static int put_workloads(struct assembly *a, const struct store *s)
 		return -ENOMEM;
 	e = list_workloads(a, s, list, &n);
 	qsort(list, n, sizeof(*list), compare);
+	for (size_t i = 0; e == 0 && i < n; i++)
+		e = claim_mark_disputed(&seen, list[i].workload);
+	table_done(&seen);
 	for (size_t i = 0; i < n; i++) {
 		if (e == 0)
 			e = put_workload(a, list[i].workload);

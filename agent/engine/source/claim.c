@@ -33,6 +33,19 @@ static int dispute(struct claims *c, const struct ip_addr *addr, const struct wo
 	return 0;
 }
 
+int claim_mark_disputed(struct table *seen, struct workload *w)
+{
+	for (size_t i = 0; !w->host_network && !w->terminated && !w->deleting && i < w->n_addrs; i++) {
+		struct workload *other = table_get(seen, &w->addrs[i], sizeof(w->addrs[i]));
+
+		if (other)
+			other->addrs_disputed = w->addrs_disputed = true;
+		else if (table_put(seen, &w->addrs[i], sizeof(w->addrs[i]), w, NULL))
+			return -ENOMEM;
+	}
+	return 0;
+}
+
 int claim_check(struct claims *c, struct workload *w)
 {
 	size_t kept = 0;

@@ -8,6 +8,9 @@ struct claims {
 	struct table disputes, now; /* text -> itself: of the last complete round, and of the one under way */
 };
 
+/* Marks the workload, and the one that already said so, when an address of it is another live pod's as well. Before
+ * either is published; `seen` holds address -> workload of the round, empty at its start. 0 or -ENOMEM. */
+int claim_mark_disputed(struct table *seen, struct workload *w);
 /* Takes the addresses that others have from a fresh workload: whoever comes first keeps them. 0 or
  * -ENOMEM. */
 int claim_check(struct claims *c, struct workload *w);

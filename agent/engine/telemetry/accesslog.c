@@ -5,6 +5,7 @@
  */
 #include "engine/telemetry/accesslog.h"
 #include "engine/base/log.h"
+#include "engine/model/policy.h"
 #include "engine/telemetry/reason.h"
 
 #include <errno.h>
@@ -282,6 +283,18 @@ static void error(struct line *l, const struct accesslog_record *r)
 	text(l, "error", buf);
 }
 
+/* What denied it, so that nobody has to search for it. */
+static void denial(struct line *l, const struct policy_verdict *v)
+{
+	char name[600];
+
+	policy_verdict_name(v, name, sizeof(name));
+	text(l, "policy", name);
+	if (v->rule >= 0)
+		number(l, "policy.rule", (uint64_t)v->rule);
+	text(l, "policy.field", v->field);
+}
+
 static void fields(struct line *l, const struct accesslog_record *r)
 {
 	char duration[32];
@@ -304,6 +317,8 @@ static void fields(struct line *l, const struct accesslog_record *r)
 		text(l, "duration", duration);
 	}
 	error(l, r);
+	if (r->verdict)
+		denial(l, r->verdict);
 }
 
 void accesslog_write(const struct accesslog_record *r)

@@ -62,3 +62,12 @@
 #define LIMIT_SOURCE_PORT_TRIES 8
 /* Sockets made ahead in a pod's namespace with one switch of namespaces, at most. */
 #define LIMIT_SOCKET_BATCH 16
+
+/* Policy. Verdicts remembered by a worker. */
+#define LIMIT_VERDICTS_CACHED 4096
+/* Different denials counted apart by a worker; more are counted together. */
+#define LIMIT_TALLY_ROWS 4096
+/* Latest verdicts that a worker keeps while somebody traces. */
+#define LIMIT_TRACE 256
+/* How long a caller whose address is another identity's waits for newer configuration. */
+#define LIMIT_OWNER_WAIT_MS 2000

@@ -14,6 +14,8 @@
 
 enum tunnel_protocol { TUNNEL_NONE, TUNNEL_HBONE };
 
+struct policy_set;
+
 struct workload {
 	atomic_uint refs;
 	char *uid; /* "<cluster>//Pod/<namespace>/<name>" */
@@ -31,11 +33,13 @@ struct workload {
 	enum tunnel_protocol protocol; /* HBONE: labelled and fit for it */
 	bool ready;		       /* pod readiness: usable as an endpoint */
 	bool host_network;
-	bool local;	   /* spec.nodeName is this node */
-	bool has_sidecar;  /* an injected istio-proxy or warren-sidecar container */
-	bool terminated;   /* phase Succeeded/Failed: its address may be another pod's by now */
-	bool deleting;	   /* deletionTimestamp set: it still runs for its grace period, but no more as an endpoint */
-	uint32_t capacity; /* weight, default 1 */
+	bool local;	     /* spec.nodeName is this node */
+	bool has_sidecar;    /* an injected istio-proxy or warren-sidecar container */
+	bool terminated;     /* phase Succeeded/Failed: its address may be another pod's by now */
+	bool deleting;	     /* deletionTimestamp set: it still runs for its grace period, but no more as an endpoint */
+	bool addrs_disputed; /* another live pod claims one of its addresses: they prove nothing about who calls */
+	uint32_t capacity;   /* weight, default 1 */
+	struct policy_set *policy; /* of this node's workloads; counted, NULL: nothing applies */
 };
 
 struct service_port {

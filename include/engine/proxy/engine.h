@@ -18,6 +18,13 @@ enum socket_role {
 	SOCKET_TO_APP, /* dial to the app of the pod itself, with the caller's address */
 };
 
+/* What the owner of a caller's address, as the model knows it, means for a CONNECT with another identity. */
+enum source_binding {
+	BINDING_OFF,
+	BINDING_KNOWN,	/* refused when the address belongs to exactly one workload, and that is another one */
+	BINDING_ENFORCE /* also refused when it belongs to none, or to several */
+};
+
 struct engine_config {
 	unsigned workers;
 	uint64_t buffer_limit; /* bytes of stream data that all workers together may hold */
@@ -26,6 +33,7 @@ struct engine_config {
 	const char *tunnel_congestion;
 	unsigned dial_timeout_ms; /* deadline of a whole outbound set-up: dial, TLS, SETTINGS, CONNECT, retries */
 	const char *trust_domain, *cluster_id, *network;
+	enum source_binding source_binding;
 	struct loop *control; /* completions are posted here */
 	/* Called on a worker, inside the pod's namespace not required: writes the agent's ownership of `fd` into the
 	 * kernel (sk_storage) and sets mark and options that belong to the role. 0 or -errno: the socket is then not
@@ -53,7 +61,14 @@ struct engine *engine_free(struct engine *e);
 /* Adds a pod; accepting begins at once. 0 or -errno (nothing is taken over then). */
 int engine_pod_add(struct engine *e, const struct engine_pod_config *cfg);
 void engine_pod_set_identity(struct engine *e, uint32_t number, struct tls_identity *id);
+/* Its policies apply from then on to open connections as well. */
 void engine_pod_set_workload(struct engine *e, uint32_t number, struct workload *w);
+/* The kernel refused a plaintext connection to the pod, `times` since it last said so: logged, counted and traced as
+ * though the engine had. */
+void engine_pod_denied_early(struct engine *e, uint32_t number, const struct ip_port *src, const struct ip_port *dst,
+			     uint64_t times);
+/* Verdicts are traced for so long from now: engine_dump "trace". */
+void engine_trace(struct engine *e, unsigned ms);
 /* Ends a pod: GOAWAY on its tunnels, listeners closed, streams run on for drain_ms, then RST; 0 closes at once.
  * `done(arg, number)` is called on the control thread when no socket and no descriptor of the pod is left. */
 void engine_pod_remove(struct engine *e, uint32_t number, unsigned drain_ms, void (*done)(void *arg, uint32_t number),
@@ -70,6 +85,7 @@ void engine_model_apply(struct engine *e, const struct model_delta *d);
 
 /* Open connections and tunnels over all workers, as of now (approximate, relaxed). */
 uint64_t engine_open_connections(const struct engine *e);
-/* Collects from all workers, then calls done on the control thread. what: "connections", "tunnels", "pods", "memory".
+/* Collects from all workers, then calls done on the control thread. what: "connections", "tunnels", "pods", "memory",
+ * "verdicts" (counters by policy, rule and field), "trace" (the latest verdicts, by ascending "seq").
  * The array is the callee's. */
 void engine_dump(struct engine *e, const char *what, void (*done)(void *arg, struct cJSON *array), void *arg);

@@ -8,6 +8,8 @@
 #include "engine/model/model.h"
 #include "abi/reasons.h"
 
+struct policy_verdict;
+
 enum accesslog_direction { ACCESS_OUTBOUND, ACCESS_INBOUND };
 
 /* Borrowed for the call. NULL or zero port: the field is left out. */
@@ -23,9 +25,10 @@ struct accesslog_record {
 	enum accesslog_direction direction;
 	uint64_t bytes_sent, bytes_recv; /* as the local application sees them */
 	uint64_t duration_us;
-	enum wr_reason reason; /* NONE: completed well; else error="<name>: <text>[: detail]" */
-	const char *detail;    /* NULL, or e.g. "http status: 503" */
-	bool early;	       /* refused before set-up: the short WARN "connection failed" form */
+	enum wr_reason reason;		      /* NONE: completed well; else error="<name>: <text>[: detail]" */
+	const char *detail;		      /* NULL, or e.g. "http status: 503" */
+	const struct policy_verdict *verdict; /* of a denial: policy, rule and field are said; else NULL */
+	bool early;			      /* refused before set-up: the short WARN "connection failed" form */
 };
 
 /* `target`: "stdout", "stderr", "off" or a file path (appended, reopened by accesslog_reopen); json chooses the form.

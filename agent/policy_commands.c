@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What warrenctl asks about verdicts: what one would be and why (check), what they are (trace), how often each denied
+ * (verdicts). Requests come in from the admin socket, JSON leaves. Control thread.
+ */
+#include "node_private.h"
+#include "engine/model/policy.h"
+
+#include <cjson/cJSON.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Whoever traces asks again well within this. */
+#define TRACE_MS 3000
+
+static const char *arg_text(const struct admin_call *c, const char *name)
+{
+	const char *v = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(admin_args(c), name));
+
+	return v ? v : "";
+}
+
+/* --- check --- */
+
+struct question {
+	struct workload *from, *to; /* borrowed from the model; from NULL: not a pod's name */
+	struct policy_subject subject;
+};
+
+/* By "<namespace>/<name>". */
+static struct workload *find_pod(const struct node *n, const char *name, size_t len)
+{
+	struct table_iter it = {0};
+	struct workload *w;
+	char full[600];
+
+	while ((w = table_next(&n->model->workloads_by_uid, &it))) {
+		int k = snprintf(full, sizeof(full), "%s/%s", w->namespace_, w->name);
+
+		if ((size_t)k == len && !memcmp(full, name, len))
+			return w;
+	}
+	return NULL;
+}
+
+static const struct ip_addr *address_of_family(const struct workload *w, bool v4)
+{
+	for (size_t i = 0; i < w->n_addrs; i++)
+		if (ip_addr_is_v4(&w->addrs[i]) == v4)
+			return &w->addrs[i];
+	return NULL;
+}
+
+static bool read_to(struct node *n, struct admin_call *c, struct question *q)
+{
+	const char *text = arg_text(c, "to"), *colon = strrchr(text, ':');
+	char *end = NULL;
+	unsigned long port = colon ? strtoul(colon + 1, &end, 10) : 0;
+
+	if (!colon || !port || port > 65535 || *end) {
+		admin_reply_error(c, EINVAL, "policy check: --to: %s: expected NAMESPACE/POD:PORT", text);
+		return false;
+	}
+	q->to = find_pod(n, text, (size_t)(colon - text));
+	if (!q->to || !q->to->n_addrs) {
+		admin_reply_error(c, ENOENT, "policy check: --to: %s: %s", text,
+				  q->to ? "the pod has no address yet" : "no such pod; see warrenctl workload list");
+		return false;
+	}
+	if (!q->to->local) {
+		admin_reply_error(c, ENOENT, "policy check: --to: %s: a pod of node %s, whose agent decides: ask there",
+				  text, q->to->node);
+		return false;
+	}
+	q->subject.destination = (struct ip_port){q->to->addrs[0], (uint16_t)port};
+	return true;
+}
+
+static bool read_from(struct node *n, struct admin_call *c, struct question *q)
+{
+	const char *text = arg_text(c, "from");
+	bool plain = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(admin_args(c), "plaintext"));
+	struct spiffe_id id;
+
+	if (!strncmp(text, "ip:", 3)) {
+		if (!ip_addr_parse(text + 3, &q->subject.source))
+			return true;
+	} else if (!strncmp(text, "spiffe://", 9)) {
+		q->subject.identity = plain ? NULL : text;
+		if (!spiffe_parse(text, strlen(text), &id))
+			return true;
+	} else if ((q->from = find_pod(n, text, strlen(text)))) {
+		const struct ip_addr *a = address_of_family(q->from, ip_addr_is_v4(&q->subject.destination.ip));
+
+		if (a)
+			q->subject.source = *a;
+		/* What is not in the mesh, or does not go into it, comes in plaintext. */
+		if (!plain && q->from->protocol == TUNNEL_HBONE && q->to->protocol == TUNNEL_HBONE)
+			q->subject.identity = q->from->identity;
+		return true;
+	}
+	admin_reply_error(c, EINVAL,
+			  "policy check: --from: %s: expected NAMESPACE/POD of a known pod, ip:ADDRESS or spiffe://...",
+			  text);
+	return false;
+}
+
+static void add_step(cJSON *steps, const char *step, const char *result)
+{
+	cJSON *o = cJSON_CreateObject();
+
+	cJSON_AddStringToObject(o, "step", step);
+	cJSON_AddStringToObject(o, "result", result);
+	cJSON_AddItemToArray(steps, o);
+}
+
+/* What comes before the policies. */
+static void add_provenance(cJSON *steps, const struct node *n, const struct question *q)
+{
+	char text[700];
+
+	snprintf(text, sizeof(text), "%s", q->subject.identity ? q->subject.identity : "plaintext: nobody is proven");
+	add_step(steps, "identity", text);
+	if (q->subject.identity && q->from && q->from->addrs_disputed)
+		add_step(steps, "source binding", "several pods claim the address: not compared with it");
+	else if (q->subject.identity && q->from)
+		add_step(steps, "source binding", "the address is this pod's");
+	else if (q->subject.identity) {
+		snprintf(text, sizeof(text), "no address given; --source-binding=%s decides when it calls",
+			 n->o.source_binding);
+		add_step(steps, "source binding", text);
+	}
+}
+
+static void policy_check(void *arg, struct admin_call *c)
+{
+	struct node *n = arg;
+	struct question q = {0};
+	cJSON *o, *steps, *i;
+
+	if (!read_to(n, c, &q) || !read_from(n, c, &q))
+		return;
+	o = policy_explain(q.to->policy, &q.subject);
+	if (!o) {
+		admin_reply_error(c, ENOMEM, "out of memory");
+		return;
+	}
+	steps = cJSON_CreateArray();
+	add_provenance(steps, n, &q);
+	i = cJSON_DetachItemFromObjectCaseSensitive(o, "steps");
+	for (cJSON *s; (s = cJSON_DetachItemFromArray(i, 0));)
+		cJSON_AddItemToArray(steps, s);
+	cJSON_Delete(i);
+	cJSON_AddItemToObject(o, "steps", steps);
+	admin_reply(c, o);
+}
+
+/* --- trace, verdicts --- */
+
+struct watcher {
+	struct admin_call *call;
+	double since;
+};
+
+static double seq_of(const cJSON *o)
+{
+	const cJSON *v = cJSON_GetObjectItemCaseSensitive(o, "seq");
+
+	return cJSON_IsNumber(v) ? v->valuedouble : 0;
+}
+
+/* Of the workers' rings what the caller has not seen, oldest first. */
+static void traced(void *arg, cJSON *rows)
+{
+	_cleanup_free_ struct watcher *w = arg;
+	cJSON *answer = cJSON_CreateArray(), *oldest, *i;
+
+	do {
+		oldest = NULL;
+		cJSON_ArrayForEach(i, rows)
+			if (seq_of(i) > w->since && (!oldest || seq_of(i) < seq_of(oldest)))
+				oldest = i;
+		if (oldest) {
+			w->since = seq_of(oldest);
+			cJSON_AddItemToArray(answer, cJSON_DetachItemViaPointer(rows, oldest));
+		}
+	} while (oldest);
+	cJSON_Delete(rows);
+	admin_reply(w->call, answer);
+}
+
+static void policy_trace(void *arg, struct admin_call *c)
+{
+	struct node *n = arg;
+	const cJSON *since = cJSON_GetObjectItemCaseSensitive(admin_args(c), "since");
+	struct watcher *w = malloc(sizeof(*w));
+
+	if (!w) {
+		admin_reply_error(c, ENOMEM, "out of memory");
+		return;
+	}
+	*w = (struct watcher){c, cJSON_IsNumber(since) ? since->valuedouble : 0};
+	engine_trace(n->engine, TRACE_MS);
+	engine_dump(n->engine, "trace", traced, w);
+}
+
+static void counted(void *arg, cJSON *rows)
+{
+	admin_reply(arg, rows);
+}
+
+static void policy_verdicts(void *arg, struct admin_call *c)
+{
+	engine_dump(((struct node *)arg)->engine, "verdicts", counted, c);
+}
+
+int node_register_policy_commands(struct node *n)
+{
+	int r = admin_register(n->admin, "policy check", policy_check, n);
+
+	r = r < 0 ? r : admin_register(n->admin, "policy trace", policy_trace, n);
+	return r < 0 ? r : admin_register(n->admin, "policy verdicts", policy_verdicts, n);
+}

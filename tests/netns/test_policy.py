@@ -1,0 +1,366 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who may talk to whom: AuthorizationPolicy and PeerAuthentication as a user writes them, changed under live connections,
+and what the command line says of each verdict."""
+import json
+import os
+import socket
+import subprocess
+import time
+
+import certs
+import hbone
+from mesh import BUILD, Mesh, check, eventually
+
+FALLBACK = False
+APPLIES_S = 1.0  # from the rename to the last byte: what is promised
+
+
+def setup():
+    m = Mesh("policy")
+    m.pod("client", 1)
+    m.pod("other", 1)
+    m.pod("server", 2)
+    m.pod("bystander", 2)
+    m.pod("plain", 1, enrolled=False)
+    m.pod("stranger", 1, enrolled=False, known=False)
+    m.vips = m.service("server", {"app": "server"}, [("echo", 80, 7)])
+    m.apply()
+    for name in ("server", "bystander", "plain"):
+        m.pods[name].serve("echo:7", "echo:8", "duplex:9")
+    m.start_agents()
+    m.root = certs.root_file(m.ca)
+    return m
+
+
+def authorization(name, action="ALLOW", rules=None, selector=None, namespace="demo", **extra):
+    spec = dict({"action": action}, **({"rules": rules} if rules is not None else {}))
+    if selector:
+        spec["selector"] = {"matchLabels": selector}
+    spec.update(extra)
+    return {"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "metadata": {"name": name, "namespace": namespace}, "spec": spec}
+
+
+def peer(mode, name="default", namespace="demo", selector=None, ports=None):
+    spec = {"mtls": {"mode": mode}}
+    if selector:
+        spec["selector"] = {"matchLabels": selector}
+    if ports:
+        spec["portLevelMtls"] = {str(k): {"mode": v} for k, v in ports.items()}
+    return {"apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication", "metadata": {"name": name, "namespace": namespace}, "spec": spec}
+
+
+def principal(pod):
+    return pod.identity[len("spiffe://"):]
+
+
+class Policies:
+    """The policies of one test; gone with it, and seen to be gone."""
+
+    def __init__(self, m, *documents):
+        self.m, self.documents = m, documents
+
+    def __enter__(self):
+        self.write(*self.documents)
+        return self
+
+    def write(self, *documents):
+        self.m.write("policies.yaml", {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "keeps-the-file", "namespace": "demo"}}, *documents)
+        wanted = {d["metadata"]["name"] for d in documents}
+        eventually(lambda: {p["name"] for p in self.m.agents[2].json("config", "list") if p["kind"].endswith(("Policy", "Authentication"))} == wanted,
+                   5, "the policies %s" % sorted(wanted))
+
+    def __exit__(self, *exc):
+        self.write()
+
+
+def outcome(pod, address, port=7, timeout=5.0):
+    """"ok", "reset", "refused", "timeout" or "closed": what the app sees of one connection that sends and reads."""
+    try:
+        with pod.connect(address, port, timeout) as s:
+            s.sendall(b"hello")
+            return "ok" if s.recv(5) == b"hello" else "closed"
+    except ConnectionResetError:
+        return "reset"
+    except ConnectionRefusedError:
+        return "refused"
+    except (socket.timeout, TimeoutError):
+        return "timeout"
+
+
+def denial(m, reason, src=None):
+    """The latest access line of the server's agent with this reason."""
+    lines = [x for x in m.agents[2].access() if x.get("error", "").startswith(reason + ":") and (not src or x.get("src.addr", "").startswith(src))]
+    return lines[-1] if lines else None
+
+
+def test_without_policies(m):
+    for name in ("client", "plain"):
+        check(outcome(m.pods[name], m.pods["server"].ip) == "ok", "nothing is denied to " + name)
+
+
+def test_allow_by_principal(m):
+    client, other, server = m.pods["client"], m.pods["other"], m.pods["server"]
+    with Policies(m, authorization("only-client", rules=[{"from": [{"source": {"principals": [principal(client)]}}]}], selector={"app": "server"})):
+        for address, port in ((server.ip, 7), (server.ip6, 7), (m.vips[0], 80)):
+            check(outcome(client, address, port) == "ok", "the named one by " + address)
+            check(outcome(other, address, port) == "reset", "nobody else by " + address)
+        check(outcome(m.pods["plain"], server.ip) == "reset", "plaintext proves no principal")
+        check(outcome(other, m.pods["bystander"].ip) == "ok", "the selector leaves the neighbour alone")
+        line = eventually(lambda: denial(m, "policy_no_allow", other.ip + ":"), 3, "the denial in the log")
+        check(line["policy"] == "AuthorizationPolicy/demo/only-client" and line["policy.rule"] == "0" and "principals" in line["policy.field"] and
+              line["src.identity"] == other.identity and line["dst.workload"] == "server" and "http status: 401" in line["error"], "with all that decided", line)
+        rows = [r for r in m.agents[2].json("policy", "verdicts") if r["policy"] == "AuthorizationPolicy/demo/only-client"]
+        check(rows and all(r["outcome"] == "denied" and r["reason"] == "policy_no_allow" and r["count"] > 0 for r in rows), "counted by policy", rows)
+    check(outcome(other, server.ip) == "ok", "and open again without it")
+
+
+def test_allow_nothing_and_allow_all(m):
+    client, server = m.pods["client"], m.pods["server"]
+    with Policies(m, {"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "metadata": {"name": "nothing", "namespace": "demo"}, "spec": {}}) as p:
+        check(outcome(client, server.ip) == "reset", "spec: {} allows nothing")
+        p.write(authorization("nothing", rules=[{}]))
+        check(outcome(client, server.ip) == "ok" and outcome(m.pods["plain"], server.ip) == "ok", "rules: [{}] allows everybody")
+
+
+def test_deny_wins(m):
+    client, server = m.pods["client"], m.pods["server"]
+    with Policies(m, authorization("everybody", rules=[{}]),
+                  authorization("not-port-8", "DENY", [{"to": [{"operation": {"ports": ["8"]}}], "from": [{"source": {"namespaces": ["demo"]}}]}])):
+        check(outcome(client, server.ip, 7) == "ok" and outcome(client, server.ip, 8) == "reset", "DENY before ALLOW, by port")
+        check(outcome(m.pods["plain"], server.ip, 8) == "ok", "plaintext has no namespace: the DENY does not match")
+        line = eventually(lambda: denial(m, "policy_deny", client.ip + ":"), 3, "the denial in the log")
+        check(line["policy"] == "AuthorizationPolicy/demo/not-port-8", "by name", line)
+
+
+def test_ip_blocks(m):
+    client, plain, server = m.pods["client"], m.pods["plain"], m.pods["server"]
+    with Policies(m, authorization("by-address", rules=[{"from": [{"source": {"ipBlocks": [plain.ip, client.ip6 + "/128"]}}]}])):
+        check(outcome(plain, server.ip) == "ok" and outcome(client, server.ip) == "reset" and outcome(client, server.ip6) == "ok", "addresses of both families")
+
+
+def test_strict(m):
+    client, plain, server = m.pods["client"], m.pods["plain"], m.pods["server"]
+    with Policies(m, peer("STRICT")) as p:
+        check(outcome(client, server.ip) == "ok", "mutual TLS passes")
+        check(outcome(plain, server.ip) in ("reset", "refused"), "plaintext does not")
+        check(outcome(plain, server.ip6) in ("reset", "refused"), "nor over IPv6")
+        line = eventually(lambda: denial(m, "mtls_required", plain.ip + ":"), 3, "the denial in the log")
+        check(line["policy"] == "PeerAuthentication/demo/default" and line["src.workload"] == "plain", "with what decided", line)
+        p.write(peer("STRICT"), peer("UNSET", "open-8", selector={"app": "server"}, ports={8: "PERMISSIVE"}))
+        check(outcome(plain, server.ip, 8) == "ok" and outcome(plain, server.ip, 7) in ("reset", "refused"), "but for a port that is excepted")
+        check(outcome(plain, m.pods["bystander"].ip, 8) in ("reset", "refused"), "of that workload alone")
+        p.write(peer("PERMISSIVE", "mesh", namespace="istio-system"), peer("STRICT", "this", selector={"app": "server"}))
+        check(outcome(plain, server.ip) in ("reset", "refused") and outcome(plain, m.pods["bystander"].ip) == "ok", "workload before mesh")
+    check(outcome(plain, server.ip) == "ok", "and passes again without it")
+
+
+def died(s, seconds):
+    """What ends the connection within that time: "reset", "eof", or None when it lives."""
+    s.settimeout(seconds)
+    try:
+        return "eof" if s.recv(1) == b"" else "bytes"
+    except ConnectionResetError:
+        return "reset"
+    except (socket.timeout, TimeoutError):
+        return None
+
+
+def test_live_connections(m):
+    """A policy that forbids them ends connections that are open, tunnelled and plaintext alike, and no others."""
+    client, other, plain, server = (m.pods[n] for n in ("client", "other", "plain", "server"))
+    listener = server.listen(4100)
+    open_ = {}
+    for pod in (client, other, plain):
+        s = pod.connect(server.ip, 4100)
+        s.sendall(b"x")
+        app = listener.accept()[0]
+        check(app.recv(1) == b"x", "open from " + pod.name)
+        open_[pod.name] = s, app
+    began = time.monotonic()
+    with Policies(m, authorization("only-other", rules=[{"from": [{"source": {"principals": [principal(other)]}}]}])):
+        for name in ("client", "plain"):
+            s, app = open_[name]
+            check(died(s, APPLIES_S) == "reset", "the caller %s is reset" % name)
+            check(died(app, APPLIES_S) == "reset", "and so is the app")
+        check(time.monotonic() - began < 3 * APPLIES_S, "soon")
+        s, app = open_["other"]
+        check(died(s, 0.3) is None, "who is still allowed is not cut")
+        app.sendall(b"y")
+        check(s.recv(1) == b"y", "and talks on")
+        line = eventually(lambda: denial(m, "policy_no_allow", client.ip + ":"), 3, "the line of what was cut")
+        check(line["policy"] == "AuthorizationPolicy/demo/only-other", "says by what", line)
+    for s, app in open_.values():
+        s.close()
+        app.close()
+    listener.close()
+
+
+def test_live_strict(m):
+    plain, client, server = m.pods["plain"], m.pods["client"], m.pods["server"]
+    a, b = plain.connect(server.ip, 7), client.connect(server.ip, 7)
+    for s in (a, b):
+        s.sendall(b"x")
+        check(s.recv(1) == b"x", "open")
+    with Policies(m, peer("STRICT")):
+        check(died(a, APPLIES_S) == "reset" and died(b, 0.3) is None, "STRICT ends plaintext alone")
+    a.close()
+    b.close()
+
+
+def test_label_moves_a_pod_into_scope(m):
+    client, server = m.pods["client"], m.pods["server"]
+    s = client.connect(server.ip, 7)
+    s.sendall(b"x")
+    s.recv(1)
+    with Policies(m, authorization("locked", rules=[], selector={"tier": "locked"})):
+        check(died(s, 0.3) is None and outcome(client, server.ip) == "ok", "not selected")
+        server.labels["tier"] = "locked"
+        m.write_pod(server)
+        check(died(s, 2 * APPLIES_S) == "reset", "selected by its new label")
+        eventually(lambda: outcome(client, server.ip) == "reset", 3, "and closed")
+        del server.labels["tier"]
+        m.write_pod(server)
+        eventually(lambda: outcome(client, server.ip) == "ok", 3, "open again")
+    s.close()
+
+
+def status_of(m, pem, pod="plain", **kw):
+    c = hbone.Client(m.pods[pod], m.pods["server"].ip, pem, m.root)
+    began = time.monotonic()
+    got = c.status(c.request(m.pods["server"].ip + ":7", **kw))
+    c.close()
+    return got, time.monotonic() - began
+
+
+def test_401_on_the_wire(m):
+    mine = certs.issue(certs.load_ca(m.ca), m.pods["plain"].identity, m.dir + "/mine.pem")
+    check(status_of(m, mine)[0] == 200, "200 before")
+    with Policies(m, authorization("nothing", rules=[])):
+        check(status_of(m, mine)[0] == 401, "401 when denied")
+        forged = [("forwarded", 'for="%s"' % m.pods["client"].ip), ("x-forwarded-for", m.pods["client"].ip), ("baggage", "k8s.namespace.name=demo")]
+        check(status_of(m, mine, headers=forged)[0] == 401, "headers change nothing")
+    with Policies(m, authorization("by-address", rules=[{"from": [{"source": {"ipBlocks": [m.pods["client"].ip]}}]}])):
+        check(status_of(m, mine, headers=forged)[0] == 401, "nor do they forge an address")
+
+
+def test_identity_with_anothers_address(m):
+    """From an address that is another workload's: refused after a wait for newer configuration; from one that nobody owns: not compared."""
+    stolen = certs.issue(certs.load_ca(m.ca), m.pods["client"].identity, m.dir + "/stolen.pem")
+    got, took = status_of(m, stolen)
+    check(got == 401 and took > 1.5, "401 after the wait", got, took)
+    line = eventually(lambda: denial(m, "src_identity_mismatch", m.pods["plain"].ip + ":"), 3, "said in the log")
+    check(line["src.identity"] == m.pods["client"].identity and line["src.workload"] == "plain", "who it was and said to be", line)
+    check(status_of(m, stolen, "stranger")[0] == 200, "an address that nobody owns proves nothing against it")
+    stranger = m.pods["stranger"]
+    c = hbone.Client(stranger, m.pods["server"].ip, stolen, m.root)
+    stranger.account, stranger.known = "wrong", True
+    m.write_pod(stranger)
+    eventually(lambda: [w for w in m.agents[2].json("workload", "list") if w["name"] == "stranger"], 3, "the address has an owner now")
+    s = c.request(m.pods["server"].ip + ":7")
+    time.sleep(0.3)
+    stranger.account = "client"
+    m.write_pod(stranger)
+    began = time.monotonic()
+    check(c.status(s) == 200 and time.monotonic() - began < 1.5, "newer configuration bears it out")
+    c.close()
+    m.remove_manifest("pod-stranger.yaml")
+
+
+def ctl(m, *args):
+    r = m.agents[2].ctl(*args, check_rc=False)
+    return r.returncode, r.stdout + r.stderr
+
+
+def test_check(m):
+    client, server = m.pods["client"], m.pods["server"]
+    with Policies(m, peer("STRICT"), authorization("not-8", "DENY", [{"to": [{"operation": {"ports": ["8"]}}]}])):
+        code, text = ctl(m, "policy", "check", "--from=demo/client", "--to=demo/server:7")
+        check(code == 0 and text.startswith("allowed") and client.identity in text, "allowed", text)
+        code, text = ctl(m, "policy", "check", "--from=demo/client", "--to=demo/server:8")
+        check(code == 1 and "DENIED" in text and "policy_deny" in text and "demo/not-8" in text, "by a policy", text)
+        for who in (["--from=demo/plain"], ["--from=ip:192.0.2.7"], ["--from=demo/client", "--plaintext"]):
+            code, text = ctl(m, "policy", "check", *who, "--to=demo/server:7")
+            check(code == 1 and "mtls_required" in text, "plaintext", who, text)
+        code, text = ctl(m, "-j", "policy", "check", "--from=spiffe://cluster.local/ns/x/sa/y", "--to=demo/server:7")
+        check(code == 0 and json.loads(text)["allow"] is True, "by identity, as JSON", text)
+        for wrong in (["--from=demo/nobody", "--to=demo/server:7"], ["--from=demo/client", "--to=demo/server"], ["--from=demo/client", "--to=demo/client:7"],
+                      ["--to=demo/server:7"], ["--from=ip:1.2.3", "--to=demo/server:7"]):
+            code, text = ctl(m, "policy", "check", *wrong)
+            check(code >= 2, "an error", wrong, text)
+
+
+def test_trace(m):
+    client, server = m.pods["client"], m.pods["server"]
+    out = os.path.join(m.dir, "trace.txt")
+    with Policies(m, authorization("not-8", "DENY", [{"to": [{"operation": {"ports": ["8"]}}]}])), open(out, "w") as f:
+        p = subprocess.Popen([os.path.join(BUILD, "warrenctl"), "--run-dir=" + m.run_dir, "--node=" + m.agents[2].name, "policy", "trace"], stdout=f)
+        try:
+            time.sleep(0.5)
+            outcome(client, server.ip, 7)
+            outcome(client, server.ip, 8)
+            text = eventually(lambda: (lambda t: t if "DENIED" in t and "allowed" in t else None)(open(out).read()), 5, "both verdicts")
+            check("demo/not-8" in text and client.identity in text, "with what led to them", text)
+        finally:
+            p.terminate()
+            p.wait()
+
+
+def test_dry_run(m):
+    client, server = m.pods["client"], m.pods["server"]
+    d = authorization("trial", "DENY", [{}])
+    d["metadata"]["annotations"] = {"istio.io/dry-run": "true"}
+    with Policies(m, d):
+        check(outcome(client, server.ip) == "ok", "a dry run denies nothing")
+        rows = eventually(lambda: [r for r in m.agents[2].json("policy", "verdicts") if r["outcome"] == "would_deny"], 3, "but counts")
+        check(rows[0]["policy"] == "AuthorizationPolicy/demo/trial", "by policy", rows)
+
+
+def test_bad_policies(m):
+    """A mistake never opens: the last good version stays, and what never was valid closes what it covers."""
+    client, server, bystander = m.pods["client"], m.pods["server"], m.pods["bystander"]
+    good = authorization("lock", "DENY", [{"to": [{"operation": {"ports": ["8"]}}]}], selector={"app": "server"})
+    with Policies(m, good) as p:
+        check(outcome(client, server.ip, 8) == "reset", "in force")
+        p.write(authorization("lock", "DENY", [{"to": [{"operation": {"prots": ["8"]}}]}], selector={"app": "server"}))
+        check(outcome(client, server.ip, 8) == "reset" and outcome(client, server.ip, 7) == "ok", "the last good version stays")
+        code, text = ctl(m, "config", "list")
+        check("prots" in text and "refused" in text, "and the mistake is shown", text)
+    with Policies(m, authorization("never", "ALOW", [{}], selector={"app": "server"})):
+        check(outcome(client, server.ip) == "reset" and outcome(client, bystander.ip) == "ok", "never valid: its scope is closed")
+        check(eventually(lambda: denial(m, "policy_invalid", client.ip + ":"), 3, "and says so")["policy"] == "AuthorizationPolicy/demo/never", "by name")
+    check(outcome(client, server.ip) == "ok", "open without it")
+
+
+def test_the_agents_restart_keeps_them(m):
+    client, server = m.pods["client"], m.pods["server"]
+    with Policies(m, authorization("nothing", rules=[], selector={"app": "server"})):
+        check(outcome(client, server.ip) == "reset", "closed")
+        m.agents[2].kill()
+        m.agents[2].start()
+        check(outcome(client, server.ip) == "reset", "also by the agent's successor")
+
+
+def test_many_open_connections_and_flips(m):
+    """Flips under live connections and new ones: nobody outlives his permission, nobody else is cut, memory comes back."""
+    client, other, server = m.pods["client"], m.pods["other"], m.pods["server"]
+    listener = server.listen(4200, 1024)
+    kept = []
+    for _ in range(100):
+        s = other.connect(server.ip, 4200)
+        kept.append((s, listener.accept()[0]))
+    deny_client = authorization("flip", "DENY", [{"from": [{"source": {"principals": [principal(client)]}}]}])
+    with Policies(m) as p:
+        for i in range(10):
+            s = client.connect(server.ip, 4200)
+            app = listener.accept()[0]
+            p.write(deny_client)
+            check(died(s, APPLIES_S) == "reset" and died(app, APPLIES_S) == "reset", "flip %d ends it" % i)
+            check(outcome(client, server.ip) == "reset", "and keeps new ones out")
+            p.write()
+            check(outcome(client, server.ip) == "ok", "until it is gone")
+    for s, app in kept:
+        app.sendall(b"k")
+        check(s.recv(1) == b"k", "those that stayed allowed live")
+        s.close()
+        app.close()
+    listener.close()
