@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What warrenctl asks about verdicts: what one would be and why (check), what they are (trace), how often each denied
- * (verdicts). Requests come in from the admin socket, JSON leaves. Control thread.
+ * (verdicts), and about connections that escape them. Requests come in from the admin socket, JSON leaves. Control
+ * thread.
  */
 #include "node_private.h"
 #include "engine/model/policy.h"
@@ -214,9 +215,25 @@ static void policy_verdicts(void *arg, struct admin_call *c)
 	engine_dump(((struct node *)arg)->engine, "verdicts", counted, c);
 }
 
+static void connection_unmanaged(void *arg, struct admin_call *c)
+{
+	admin_reply(c, pods_unmanaged(((struct node *)arg)->pods));
+}
+
+static void connection_close(void *arg, struct admin_call *c)
+{
+	cJSON *o = cJSON_CreateObject();
+
+	cJSON_AddNumberToObject(o, "closed", pods_close_unmanaged(((struct node *)arg)->pods));
+	admin_reply(c, o);
+}
+
 int node_register_policy_commands(struct node *n)
 {
 	int r = admin_register(n->admin, "policy check", policy_check, n);
+
+	r = r < 0 ? r : admin_register(n->admin, "connection unmanaged", connection_unmanaged, n);
+	r = r < 0 ? r : admin_register(n->admin, "connection close", connection_close, n);
 
 	r = r < 0 ? r : admin_register(n->admin, "policy trace", policy_trace, n);
 	return r < 0 ? r : admin_register(n->admin, "policy verdicts", policy_verdicts, n);

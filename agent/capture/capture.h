@@ -81,6 +81,22 @@ int capture_leftovers(struct capture *c, struct capture_leftover **ret, size_t *
  * un-enrolled pod addresses (never captured). */
 int capture_apply_model(struct capture *c, const struct model *m, const struct model_delta *d);
 
+/* One TCP socket of a pod's namespace: a listener, or one end of a connection. */
+struct capture_socket {
+	struct ip_port local, remote;
+	uint32_t kind; /* enum wr_sock_kind: what our programs or the agent know it as */
+	uint32_t interface;
+	uint32_t cookie[2];
+	uint8_t family;
+	bool listening;
+};
+/* All of them (to be freed). 0, or -errno: -E2BIG when there are too many. */
+int capture_pod_sockets(struct capture *c, int netns_fd, struct capture_socket **ret, size_t *ret_n);
+/* Ends the connection by a reset, for both ends. 0, or -ENOENT: it is gone already. */
+int capture_close_socket(int netns_fd, const struct capture_socket *s);
+/* Whether a connection to this address would be captured if it were opened now. */
+bool capture_wants(const struct capture *c, const struct ip_addr *dst);
+
 /* Engine hook: writes ownership into the socket's sk_storage, sets marks, IP_TRANSPARENT and congestion
  * control by role. */
 int capture_claim_socket(void *arg, int fd, enum socket_role role);

@@ -85,6 +85,17 @@ static int remember_service(struct capture *c, const struct model *m, struct ser
 	return r ? r : t;
 }
 
+bool capture_wants(const struct capture *c, const struct ip_addr *dst)
+{
+	struct wr_mesh_key key = {.prefixlen = 128};
+	__u32 flags = 0, in_mesh;
+
+	memcpy(&key.addr, dst, sizeof(key.addr));
+	(void)bpf_map_lookup_elem(c->maps[MAP_DEST], dst, &flags);
+	return flags & WR_DEST_VIP ||
+	       (!(flags & WR_DEST_UNENROLLED) && !bpf_map_lookup_elem(c->maps[MAP_MESH], &key, &in_mesh));
+}
+
 /* Entries of an earlier agent that the model does not have. */
 static void sweep(struct capture *c, const struct model *m)
 {

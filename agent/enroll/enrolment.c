@@ -242,6 +242,7 @@ static void try_enrol(struct enrolment *e)
 	e->retry_ms = 0;
 	loop_timer_cancel(p->cfg.loop, &e->timer);
 	set_state(e, POD_ENROLLED, "%s", "");
+	unmanaged_warn(e);
 	report_addresses(e);
 }
 

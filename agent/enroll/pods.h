@@ -46,6 +46,11 @@ void pods_retire(struct pods *p);
 void pods_set_identity(struct pods *p, struct tls_identity *id);
 struct pods_counts pods_count(const struct pods *p);
 struct cJSON *pods_dump(const struct pods *p);
+/* Connections of enrolled pods that the agent does not carry although it would if they were opened now:
+ * [{"pod","direction","src","dst","allowed","reason"?,"policy"?}], "allowed" as plaintext by today's policies. */
+struct cJSON *pods_unmanaged(const struct pods *p);
+/* Ends them all by a reset. How many. */
+unsigned pods_close_unmanaged(const struct pods *p);
 /* Appends to an array of strings a line for each pod that is refused by a mistake that somebody must put
  * right: no annotation, a namespace that is another's, a foreign socket. Not for hostNetwork and injected
  * sidecars, which stay out by design, nor for what was released by hand. */

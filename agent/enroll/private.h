@@ -66,6 +66,10 @@ bool objection_by_design(const struct workload *w);
 /* What in the namespace st, which may be another later; buf may hold the answer. */
 const char *objection_namespace(const struct enrolment *e, const struct stat *st, char *buf, size_t size);
 
+/* --- unmanaged.c --- */
+/* Warns of connections that are older than this enrolment and that policy forbids. */
+void unmanaged_warn(const struct enrolment *e);
+
 /* --- leftover.c: what earlier agents left in capture --- */
 /* A number that no pod and no leftover has, or the pod's own leftover's; 0 when there is none. */
 uint32_t leftover_number(const struct enrolment *e);

@@ -225,6 +225,34 @@ static int cmd_log(struct ctl *c, const char *arg)
 	return CTL_OK;
 }
 
+static const struct column unmanaged_columns[] = {{"DIR", "direction", AS_TEXT},   {"POD", "pod", AS_TEXT},
+						  {"SRC", "src", AS_TEXT},	   {"DST", "dst", AS_TEXT},
+						  {"ALLOWED", "allowed", AS_TEXT}, {"REASON", "reason", AS_TEXT},
+						  {"POLICY", "policy", AS_TEXT}};
+
+static int cmd_unmanaged(struct ctl *c, const char *arg)
+{
+	(void)arg;
+	return show_rows(c, "connection unmanaged", unmanaged_columns, ARRAY_SIZE(unmanaged_columns));
+}
+
+static int cmd_close(struct ctl *c, const char *arg)
+{
+	cJSON *result = NULL;
+	int r;
+
+	if (!arg || strcmp(arg, "--unmanaged"))
+		return ctl_fail(c, CTL_USAGE,
+				"connection close: what: --unmanaged, all that `connection unmanaged` lists");
+	r = client_call(c, "connection close", NULL, cJSON_Object, &result);
+	if (r)
+		return ctl_say(c, r);
+	if (!ctl_print_json(c, result))
+		printf("%.0f connections\n", number_of(result, "closed"));
+	cJSON_Delete(result);
+	return CTL_OK;
+}
+
 static int cmd_policy_check(struct ctl *c, const char *arg)
 {
 	(void)arg;
@@ -309,6 +337,8 @@ static const struct command {
 	{"workload", "list", "", "every pod the mesh knows", cmd_workload},
 	{"service", "list", "", "services with their endpoints", cmd_service},
 	{"connection", "list", "", "open connections, with TCP_INFO of local hop and tunnel in JSON", cmd_connection},
+	{"connection", "unmanaged", "", "those the agent does not carry: older than enrolment", cmd_unmanaged},
+	{"connection", "close", "--unmanaged", "end these by a reset", cmd_close},
 	{"tunnel", "list", "", "HBONE tunnels: peer, TLS version, streams", cmd_tunnel},
 	{"certificate", "list", "", "certificates of this node's workloads", cmd_certificate},
 	{"policy", "verdicts", "", "how often which policy, rule and field denied, or would have", cmd_policy_verdicts},
@@ -409,7 +439,7 @@ static int run(struct ctl *c, int n, char **words)
 }
 
 /* Options without a letter. */
-enum long_option { ONLY_LONG = 256, OPT_RUN_DIR, OPT_PIN_DIR, OPT_ALL, OPT_FROM, OPT_TO, OPT_PLAINTEXT };
+enum long_option { ONLY_LONG = 256, OPT_RUN_DIR, OPT_PIN_DIR, OPT_ALL, OPT_FROM, OPT_TO, OPT_PLAINTEXT, OPT_UNMANAGED };
 
 static int wrong_option(struct ctl *c, int opt, char **argv)
 {
@@ -434,12 +464,12 @@ static int options(struct ctl *c, int argc, char **argv, int *ret_code)
 					      {"version", no_argument, NULL, 'V'},
 					      {"help", no_argument, NULL, 'h'},
 					      {"all", no_argument, NULL, OPT_ALL},
+					      {"unmanaged", no_argument, NULL, OPT_UNMANAGED},
 					      {"from", required_argument, NULL, OPT_FROM},
 					      {"to", required_argument, NULL, OPT_TO},
 					      {"plaintext", no_argument, NULL, OPT_PLAINTEXT},
 					      {NULL, 0, NULL, 0}};
-	static char all_word[] = "--all";
-	bool all = false;
+	static char all_word[] = "--all", unmanaged_word[] = "--unmanaged", *word = NULL;
 	int opt, n;
 
 	opterr = 0;
@@ -461,7 +491,10 @@ static int options(struct ctl *c, int argc, char **argv, int *ret_code)
 			c->pin_dir = optarg;
 			break;
 		case OPT_ALL:
-			all = true;
+			word = all_word;
+			break;
+		case OPT_UNMANAGED:
+			word = unmanaged_word;
 			break;
 		case OPT_FROM:
 			c->from = optarg;
@@ -487,8 +520,8 @@ static int options(struct ctl *c, int argc, char **argv, int *ret_code)
 	n = argc - optind;
 	memmove(argv, argv + optind, (size_t)n * sizeof(*argv));
 	/* It stands for a name; its own place in argv, before optind, is free. */
-	if (all)
-		argv[n++] = all_word;
+	if (word)
+		argv[n++] = word;
 	return n;
 }
 

@@ -2,6 +2,7 @@
 /* Life and scope of an AuthorizationPolicy. Made by source/, held by policy_set.c. */
 #include "engine/model/policy.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -131,4 +132,14 @@ bool peer_auth_covers(const struct peer_auth *p, const char *namespace_, const s
 	if (strcmp(p->namespace_, namespace_))
 		return false;
 	return p->scope != SCOPE_WORKLOAD || selects(p->labels, p->n_labels, labels, n_labels);
+}
+
+void policy_verdict_name(const struct policy_verdict *v, char *buf, size_t size)
+{
+	if (v->policy)
+		snprintf(buf, size, "AuthorizationPolicy/%s/%s", v->policy->namespace_, v->policy->name);
+	else if (v->peer_auth)
+		snprintf(buf, size, "PeerAuthentication/%s/%s", v->peer_auth->namespace_, v->peer_auth->name);
+	else
+		snprintf(buf, size, "%s", "");
 }
