@@ -65,7 +65,8 @@ def as_nobody(m, *args):
 def commands():
     """(object, command, arguments) of each line of the help's table."""
     r = Result(["help"])
-    found = re.findall(r"^  ([a-z]+) ([a-z]+)(?: (\S+))?  +\S", r.out, re.M)
+    words = [line[2:34].split() for line in r.out.splitlines() if re.match("  [a-z]", line)]
+    found = [(w[0], w[1], " ".join(w[2:])) for w in words]
     check(r.code == OK and len(found) >= 13, "the help lists the commands", r)
     return found
 
@@ -102,11 +103,13 @@ def test_every_command(m):
         answers_in_each_form(m, words)
     answers_in_each_form(m, ("log", "level"))
     answers_in_each_form(m, ("log", "level", "info"))
+    answers_in_each_form(m, ("policy", "check", "--from=demo/server", "--to=demo/client:7"))
+    answers_in_each_form(m, ("connection", "close", "--unmanaged"))
     answers_in_each_form(m, ("pod", "release", "client"), before=lambda: ctl(m, "pod", "enroll", "client"))
     answers_in_each_form(m, ("pod", "enroll", "demo/client"), before=lambda: ctl(m, "pod", "release", "client"))
     eventually(lambda: ctl(m, "status").code == OK, 5, "enrolled again")
     known = {o for o, _, _ in commands()}
-    check(known == {"status", "doctor", "pod", "workload", "service", "connection", "tunnel", "certificate", "bpf", "config", "log"}, "objects", known)
+    check(known == {"status", "doctor", "pod", "workload", "service", "connection", "tunnel", "certificate", "bpf", "config", "log", "policy"}, "objects", known)
 
 
 def test_show_list_and_short_names(m):

@@ -340,6 +340,38 @@ def test_the_agents_restart_keeps_them(m):
         check(outcome(client, server.ip) == "reset", "also by the agent's successor")
 
 
+def test_connections_older_than_enrolment(m):
+    """They are not carried: listed, warned of when policy forbids them, and ended on demand; those that are carried stay."""
+    late, server, plain = m.pod("late", 2, enrolled=False), m.pods["server"], m.pods["plain"]
+    late.serve("echo:7")
+    m.write_pod(late)
+    eventually(lambda: [w for w in m.agents[1].json("workload", "list") if w["name"] == "late"], 3, "known")
+    inbound, outbound = plain.connect(late.ip, 7), late.connect(m.pods["bystander"].ip, 7)
+    with Policies(m, authorization("lock-late", rules=[], selector={"app": "late"})):
+        m.enrol(late, True)
+        eventually(lambda: [p for p in m.agents[2].json("pod", "list") if p["name"] == "late" and p["state"] == "enrolled"], 5, "enrolled")
+        rows = [r for r in m.agents[2].json("connection", "unmanaged") if r["pod"] == "demo/late"]
+        check(sorted((r["direction"], r["allowed"]) for r in rows) == [("inbound", False), ("outbound", True)], "both are listed", rows)
+        check("lock-late" in json.dumps(rows), "with the policy", rows)
+        check("a connection older than enrolment goes on although policy forbids it" in m.agents[2].text(), "warned of")
+        with late.connect(m.pods["bystander"].ip, 8) as carried:
+            carried.sendall(b"x")
+            check(carried.recv(1) == b"x", "carried")
+            check(len([r for r in m.agents[2].json("connection", "unmanaged") if r["pod"] == "demo/late"]) == 2, "is not in the list")
+            m.agents[2].ctl("connection", "close", "--unmanaged")
+            check(died(inbound, 2) == "reset" and not m.agents[2].json("connection", "unmanaged"), "ended")
+            try:
+                outbound.sendall(b"x")
+                check(outbound.recv(1) == b"", "ended")
+            except OSError:
+                pass
+            carried.sendall(b"y")
+            check(carried.recv(1) == b"y", "what is carried goes on")
+    m.remove_manifest("pod-late.yaml")
+    inbound.close()
+    outbound.close()
+
+
 def test_many_open_connections_and_flips(m):
     """Flips under live connections and new ones: nobody outlives his permission, nobody else is cut, memory comes back."""
     client, other, server = m.pods["client"], m.pods["other"], m.pods["server"]

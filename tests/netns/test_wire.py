@@ -192,7 +192,7 @@ def test_access_line_of_a_foreign_client(m):
     want = (r'src\.addr=%s:\d+ src\.workload="web" src\.namespace="shop" src\.identity="%s" src\.cluster="west" dst\.addr=%s:15008 '
             r'dst\.hbone_addr=%s:80 dst\.service="%s" dst\.workload="server" dst\.namespace="demo" dst\.identity="%s" dst\.cluster="Kubernetes" '
             r'direction="inbound" bytes_sent=0 bytes_recv=0 duration="\d+ms"$' %
-            (stranger.ip, m.pods["client"].identity, server.ip, host, host, server.identity))
+            (stranger.ip, m.pods["plain"].identity, server.ip, host, host, server.identity))
     check(re.match(want, fields), "the whole line", fields)
     line = through(m, m.pods["plain"], server.ip + ":7", said + [("forwarded", "host=kubernetes.default.svc.cluster.local")])
     check('src.workload="plain" src.namespace="demo"' in line and 'src.cluster="Kubernetes"' in line and "web" not in line, "a known caller is named by the model", line)

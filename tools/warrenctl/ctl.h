@@ -86,8 +86,8 @@ void bpf_print(const cJSON *dump);
 
 /* --- policy.c; they print what is wrong --- */
 int policy_check(struct ctl *c);
-/* Prints verdicts as they are given, until it is interrupted. */
-int policy_trace(struct ctl *c);
+/* Prints verdicts as they are given, for so long; 0: until it is interrupted. */
+int policy_trace(struct ctl *c, unsigned long seconds);
 int policy_verdicts(struct ctl *c);
 
 /* --- local.c: what works without an agent. Codes with the reason remembered --- */

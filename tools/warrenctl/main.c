@@ -261,8 +261,12 @@ static int cmd_policy_check(struct ctl *c, const char *arg)
 
 static int cmd_policy_trace(struct ctl *c, const char *arg)
 {
-	(void)arg;
-	return policy_trace(c);
+	char *end = NULL;
+	unsigned long seconds = arg ? strtoul(arg, &end, 10) : 0;
+
+	if (arg && (!seconds || *end))
+		return ctl_fail(c, CTL_USAGE, "policy trace: %s: expected seconds", arg);
+	return policy_trace(c, seconds);
 }
 
 static int cmd_policy_verdicts(struct ctl *c, const char *arg)
@@ -342,9 +346,9 @@ static const struct command {
 	{"tunnel", "list", "", "HBONE tunnels: peer, TLS version, streams", cmd_tunnel},
 	{"certificate", "list", "", "certificates of this node's workloads", cmd_certificate},
 	{"policy", "verdicts", "", "how often which policy, rule and field denied, or would have", cmd_policy_verdicts},
-	{"policy", "check", "--from=WHO --to=NAMESPACE/POD:PORT",
-	 "may it, and why: exits 0 when allowed, 1 when denied", cmd_policy_check},
-	{"policy", "trace", "", "verdicts as they are given, each with what led to it", cmd_policy_trace},
+	{"policy", "check", "--from=WHO --to=POD", "may it, and why: exits 0 when allowed, 1 when denied",
+	 cmd_policy_check},
+	{"policy", "trace", "[SECONDS]", "verdicts as they are given, each with what led to it", cmd_policy_trace},
 	{"bpf", "show", "", "wanted versus attached, programs, links, maps decoded (*)", cmd_bpf},
 	{"config", "list", "", "resources: applied, refused, ignored or not enforced, where and why", cmd_config_list},
 	{"config", "dump", "", "options, resources with their state, the whole model; always as JSON", cmd_config_dump},
@@ -360,7 +364,7 @@ static void print_commands(const char *object)
 		if (object && strcmp(object, commands[i].object))
 			continue;
 		snprintf(left, sizeof(left), "%s %s %s", commands[i].object, commands[i].command, commands[i].args);
-		printf("  %-24s %s\n", left, commands[i].help);
+		printf("  %-32s %s\n", left, commands[i].help);
 	}
 }
 
@@ -372,7 +376,8 @@ static int help(const char *object)
 	       "  -j, --json       JSON            -p, --pretty     JSON, indented\n"
 	       "  -n, --node NAME  which node      --run-dir PATH   default /run/warren\n"
 	       "  -V, --version    -h, --help      --pin-dir PATH   default /sys/fs/bpf\n\n"
-	       "WHO is NAMESPACE/POD, ip:ADDRESS (in plaintext) or spiffe://...; --plaintext: without its identity.\n"
+	       "WHO is NAMESPACE/POD, ip:ADDRESS (in plaintext) or spiffe://...; --plaintext: without its identity;\n"
+	       "POD is NAMESPACE/POD:PORT.\n"
 	       "WARREN_NODE, WARREN_RUN_DIR and WARREN_PIN_DIR stand for an option that is not given. When no\n"
 	       "node is named it is the one under the run directory that has an agent, or else pins.\n"
 	       "Without an agent `pod release --all` also removes what the node itself has in the kernel.\n\n"

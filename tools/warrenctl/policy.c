@@ -2,6 +2,7 @@
 /* `policy check`, `policy trace` and `policy verdicts` as text. Called by main.c. */
 #include "ctl.h"
 #include "engine/base/cleanup.h"
+#include "engine/base/clock.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -88,12 +89,12 @@ static void print_traced(const struct ctl *c, cJSON *rows)
 	fflush(stdout);
 }
 
-int policy_trace(struct ctl *c)
+int policy_trace(struct ctl *c, unsigned long seconds)
 {
+	uint64_t end = seconds ? clock_now_ms() + seconds * 1000 : UINT64_MAX;
 	double since = 0;
-	bool first = true;
 
-	for (;; first = false) {
+	for (bool first = true; clock_now_ms() < end; first = false) {
 		cJSON *args = cJSON_CreateObject(), *rows = NULL;
 		int r;
 
@@ -110,6 +111,7 @@ int policy_trace(struct ctl *c)
 			return CTL_BROKEN;
 		usleep(TRACE_POLL_US);
 	}
+	return CTL_OK;
 }
 
 int policy_verdicts(struct ctl *c)
