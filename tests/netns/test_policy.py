@@ -252,10 +252,10 @@ def test_identity_with_anothers_address(m):
     check(line["src.identity"] == m.pods["client"].identity and line["src.workload"] == "plain", "who it was and said to be", line)
     check(status_of(m, stolen, "stranger")[0] == 200, "an address that nobody owns proves nothing against it")
     stranger = m.pods["stranger"]
-    c = hbone.Client(stranger, m.pods["server"].ip, stolen, m.root)
     stranger.account, stranger.known = "wrong", True
     m.write_pod(stranger)
     eventually(lambda: [w for w in m.agents[2].json("workload", "list") if w["name"] == "stranger"], 3, "the address has an owner now")
+    c = hbone.Client(stranger, m.pods["server"].ip, stolen, m.root)
     s = c.request(m.pods["server"].ip + ":7")
     time.sleep(0.3)
     stranger.account = "client"

@@ -29,17 +29,18 @@ static struct row *row_free(struct row *r)
 static struct row *row_new(struct tally *t, const char *key, const char *outcome, const struct policy_verdict *v,
 			   const char *policy)
 {
-	struct row *r = calloc(1, sizeof(*r) + strlen(key) + 1);
+	size_t len = strlen(key);
+	struct row *r = calloc(1, sizeof(*r) + len + 1);
 
 	if (!r)
 		return NULL;
-	strcpy(r->key, key);
+	memcpy(r->key, key, len);
 	r->outcome = outcome;
 	r->reason = v ? v->reason : WR_REASON_NONE;
 	r->rule = v ? v->rule : -1;
 	r->policy = strdup(policy);
 	r->field = v && v->field ? strdup(v->field) : NULL;
-	if (!r->policy || table_put(&t->rows, r->key, strlen(r->key), r, NULL))
+	if (!r->policy || table_put(&t->rows, r->key, len, r, NULL))
 		return row_free(r);
 	return r;
 }
