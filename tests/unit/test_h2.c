@@ -134,9 +134,9 @@ static int exchange(void)
 		static uint8_t copy[2][1 << 20];
 		memcpy(copy[0], client.wire, c);
 		memcpy(copy[1], server.wire, s);
-		r = h2_recv(server.h2, copy[0], c);
+		r = h2_recv(server.h2, copy[0], c, 0);
 		if (!r)
-			r = h2_recv(client.h2, copy[1], s);
+			r = h2_recv(client.h2, copy[1], s, 0);
 	} while (!r);
 	return r;
 }
@@ -147,8 +147,8 @@ static int set_up(void **state)
 	memset(&client, 0, sizeof(client));
 	memset(&server, 0, sizeof(server));
 	server.answer = 200;
-	assert_int_equal(h2_new(false, &events, &client, &client.h2), 0);
-	assert_int_equal(h2_new(true, &events, &server, &server.h2), 0);
+	assert_int_equal(h2_new(false, &events, &client, 0, &client.h2), 0);
+	assert_int_equal(h2_new(true, &events, &server, 0, &server.h2), 0);
 	return 0;
 }
 
@@ -245,7 +245,7 @@ static void request_overtaken_by_goaway_is_refused(void **state)
 	memcpy(wire, server.wire, len);
 	server.len = 0;
 	client.id = h2_connect(client.h2, "10.0.0.1:80", NULL, NULL, NULL, &client);
-	assert_int_equal(h2_recv(client.h2, wire, len), 0);
+	assert_int_equal(h2_recv(client.h2, wire, len, 0), 0);
 	assert_int_equal(exchange(), 0);
 	assert_true(client.closed);
 	assert_int_equal(client.close_error, H2_REFUSED_STREAM);
@@ -293,7 +293,7 @@ static void garbage_is_a_protocol_error(void **state)
 
 	(void)state;
 	memset(junk, 'x', sizeof(junk));
-	assert_int_equal(h2_recv(server.h2, junk, sizeof(junk)), -EPROTO);
+	assert_int_equal(h2_recv(server.h2, junk, sizeof(junk), 0), -EPROTO);
 }
 
 int main(void)

@@ -137,11 +137,11 @@ static void read_frames(struct tunnel *t)
 		}
 		t->heard_ms = worker_now_ms(w);
 		t->ping_sent = false;
-		r = h2_recv(t->h2, w->plaintext, (size_t)n);
+		r = h2_recv(t->h2, w->plaintext, (size_t)n, worker_now_ms(w));
 		gather_flush(t);
 		if (r < 0) {
 			say_why(t);
-			tunnel_fail(t, WR_REASON_H2_PROTOCOL);
+			tunnel_fail(t, r == -EDQUOT ? WR_REASON_H2_FLOOD : WR_REASON_H2_PROTOCOL);
 			return;
 		}
 		session_flush_soon(t);
@@ -197,7 +197,7 @@ static void handshake(struct tunnel *t)
 		watch_for(t);
 		return;
 	}
-	if (h2_new(t->server, &h2_handlers, t, &t->h2) < 0) {
+	if (h2_new(t->server, &h2_handlers, t, worker_now_ms(t->pod->w), &t->h2) < 0) {
 		tunnel_fail(t, WR_REASON_INTERNAL);
 		return;
 	}

@@ -265,6 +265,9 @@ void tunnel_fail(struct tunnel *t, enum wr_reason reason)
 		return;
 	if (t->server && unfinished && reason)
 		conn_log_refused(ACCESS_INBOUND, &t->remote, &t->local, reason);
+	else if (reason == WR_REASON_H2_FLOOD)
+		conn_log_refused(t->server ? ACCESS_INBOUND : ACCESS_OUTBOUND, t->server ? &t->remote : &t->local,
+				 t->server ? &t->local : &t->remote, reason);
 	handshake_over(t);
 	/* Nothing may be queued on a session that is going: from here on streams are only forgotten. */
 	t->state = TUNNEL_CLOSED;

@@ -50,11 +50,11 @@ struct h2_events {
 };
 
 /* A session of either role with its preface and SETTINGS queued. 0 or -ENOMEM. */
-int h2_new(bool server, const struct h2_events *events, void *owner, struct h2 **ret);
+int h2_new(bool server, const struct h2_events *events, void *owner, uint64_t now_ms, struct h2 **ret);
 struct h2 *h2_free(struct h2 *h);
-/* Parses received bytes, calling events. 0, or -EPROTO when the peer broke the protocol or does not read what it causes
- * us to answer (a GOAWAY is queued). */
-int h2_recv(struct h2 *h, const uint8_t *data, size_t len);
+/* Parses received bytes, calling events. 0; -EPROTO when the peer broke the protocol; -EDQUOT when it sends more
+ * control frames than a tunnel needs, or does not read what it causes us to answer. Then a GOAWAY is queued. */
+int h2_recv(struct h2 *h, const uint8_t *data, size_t len, uint64_t now_ms);
 /* Emits queued frames and pulls bodies until nothing is ready or a pull pauses. 0 or -EPROTO, -errno of emit. */
 int h2_send(struct h2 *h);
 /* True when neither side has anything left to do: the connection can be closed. */
