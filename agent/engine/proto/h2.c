@@ -463,6 +463,11 @@ uint32_t h2_max_streams(struct h2 *h)
 	return nghttp2_session_get_remote_settings(h->session, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
 }
 
+bool h2_waits(struct h2 *h, int32_t id)
+{
+	return !nghttp2_session_find_stream(h->session, id);
+}
+
 void h2_ping(struct h2 *h)
 {
 	(void)nghttp2_submit_ping(h->session, NGHTTP2_FLAG_NONE, NULL);

@@ -173,12 +173,14 @@ void session_flush_due(struct task *task)
 
 static void open_streams(struct tunnel *t)
 {
-	/* outbound_opened may end a connection: always take the first that has no stream yet. */
 	list_foreach_safe(n, tmp, &t->conns) {
 		struct conn *c = list_entry(n, struct conn, tunnel_node);
 
-		if (!c->stream_open && c->kind == CONN_OUT_HBONE)
+		if (!c->stream_open && !c->established && c->kind == CONN_OUT_HBONE)
 			outbound_opened(c);
+		/* Stream ids are used up: all that have no stream are on their way elsewhere. */
+		if (t->state == TUNNEL_READY && t->goaway)
+			return;
 	}
 }
 
@@ -213,7 +215,12 @@ static void handshake(struct tunnel *t)
 
 static void on_settings(void *owner)
 {
-	tunnel_settled(owner);
+	struct tunnel *t = owner;
+
+	tunnel_settled(t);
+	/* Connections may have waited for a server that allowed none. */
+	if (!t->server && !t->goaway && h2_max_streams(t->h2))
+		open_streams(t);
 }
 
 void session_event(struct watch *w, uint32_t events)
@@ -304,8 +311,7 @@ static void on_goaway(void *owner, uint32_t error)
 	struct tunnel *t = owner;
 
 	(void)error;
-	t->goaway = true;
-	pool_remove(t);
+	tunnel_close_to_new(t);
 	session_flush_soon(t);
 }
 

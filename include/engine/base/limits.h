@@ -65,6 +65,8 @@
 #define LIMIT_PING_TIMEOUT_MS 20000
 /* A pooled tunnel without streams is closed after this. */
 #define LIMIT_POOL_IDLE_MS 300000
+/* The same when its server allows no streams at all: another connection may fare better. */
+#define LIMIT_POOL_FULL_IDLE_MS 2000
 /* Between the notice and the final GOAWAY of a tunnel that is given up: streams on their way are still served. */
 #define LIMIT_GOAWAY_NOTICE_MS 1000
 /* First pause before a refused next hop is tried again; doubled up to the maximum. */

@@ -80,6 +80,8 @@ void h2_set_window(struct h2 *h, int32_t id, int32_t window);
 void h2_set_initial_window(struct h2 *h, uint32_t window);
 /* Streams the peer allows us at once; LIMIT_STREAMS_BEFORE_SETTINGS until it said so. */
 uint32_t h2_max_streams(struct h2 *h);
+/* Client: the request has not been sent, as the peer does not allow one more stream. */
+bool h2_waits(struct h2 *h, int32_t id);
 void h2_ping(struct h2 *h);
 /* Server: a GOAWAY that refuses nothing yet, so that the peer opens its next streams elsewhere (RFC 9113 6.8). */
 void h2_shutdown_notice(struct h2 *h);
