@@ -510,25 +510,62 @@ def test_a_stream_on_its_way_at_unlabel(m):
     works(m)
 
 
-def test_a_server_without_room_for_streams(m):
-    """MAX_CONCURRENT_STREAMS 0: each connection waits out its deadline, and no tunnel stays behind."""
-    class Full(hbone.Server):
-        def _event(self, c, e):
-            if isinstance(e, h2.events.RemoteSettingsChanged):
-                c.update_settings({h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: 0})
+class Full(hbone.Server):
+    """Allows no stream; after `pause` seconds of that, if given, as many as one likes."""
 
+    pause = None
+
+    def _event(self, c, e):
+        limit = h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS
+        if isinstance(e, h2.events.RemoteSettingsChanged):
+            c.update_settings({limit: 0})
+        elif isinstance(e, h2.events.SettingsAcknowledged) and self.pause and limit in e.changed_settings:
+            time.sleep(self.pause)
+            c.update_settings({limit: 1000})
+            self.pause = None
+        elif isinstance(e, h2.events.RequestReceived) and c.local_settings.max_concurrent_streams != 1000:
+            # On its way before our SETTINGS were known.
+            self.requests.append(dict(e.headers))
+            c.reset_stream(e.stream_id, h2.errors.ErrorCodes.REFUSED_STREAM)
+        else:
+            super()._event(c, e)
+
+
+def test_a_server_without_room_for_streams(m):
+    """MAX_CONCURRENT_STREAMS 0: connections wait on the one tunnel until their deadline, and it does not stay behind."""
     client, evil, agent = m.pods["client"], m.pods["evil"], m.agents[1]
     s = Full(evil, m.evil, m.root)
     try:
-        for _ in range(20):
-            with client.connect(evil.ip, 7) as k:
-                k.settimeout(0.1)
-                try:
-                    k.recv(1)
-                except OSError:
-                    pass
-        check(s.connections > 5, "tunnels were tried", s.connections)
-        eventually(lambda: not any(evil.ip in str(t) for t in agent.json("tunnel", "list")), DIAL + 3, "none stays")
+        held = [client.connect(evil.ip, 7) for _ in range(20)]
+        for k in held:
+            k.settimeout(DIAL + 5)
+            try:
+                got = k.recv(1)
+            except OSError as e:
+                got = e.errno
+            check(got == errno.ECONNRESET, "reset at its deadline", got)
+            k.close()
+        check(s.connections == 1, "one tunnel", s.connections)
+        eventually(lambda: sum("limit_streams" in x.get("error", "") for x in agent.access()) >= 20, 3, "each with its reason")
+        eventually(lambda: not any(evil.ip in str(t) for t in agent.json("tunnel", "list")), DIAL + 3, "it does not stay")
+    finally:
+        s.close()
+    works(m)
+
+
+def test_a_server_that_makes_room_for_streams(m):
+    """What waited for the limit to rise is served then, over the tunnel it waited on."""
+    client, evil = m.pods["client"], m.pods["evil"]
+    s = Full(evil, m.evil, m.root)
+    s.pause = 1
+    try:
+        held = [client.connect(evil.ip, 7) for _ in range(20)]
+        for k in held:
+            k.settimeout(DIAL + 5)
+            k.sendall(b"ping")
+            check(k.recv(4) == b"ping", "served")
+            k.close()
+        check(s.connections == 1, "one tunnel", s.connections, s.errors)
     finally:
         s.close()
     works(m)

@@ -134,9 +134,9 @@ static int exchange(void)
 		static uint8_t copy[2][1 << 20];
 		memcpy(copy[0], client.wire, c);
 		memcpy(copy[1], server.wire, s);
-		r = h2_recv(server.h2, copy[0], c);
+		r = h2_recv(server.h2, copy[0], c, 0);
 		if (!r)
-			r = h2_recv(client.h2, copy[1], s);
+			r = h2_recv(client.h2, copy[1], s, 0);
 	} while (!r);
 	return r;
 }
@@ -147,8 +147,8 @@ static int set_up(void **state)
 	memset(&client, 0, sizeof(client));
 	memset(&server, 0, sizeof(server));
 	server.answer = 200;
-	assert_int_equal(h2_new(false, &events, &client, &client.h2), 0);
-	assert_int_equal(h2_new(true, &events, &server, &server.h2), 0);
+	assert_int_equal(h2_new(false, &events, &client, 0, &client.h2), 0);
+	assert_int_equal(h2_new(true, &events, &server, 0, &server.h2), 0);
 	return 0;
 }
 
@@ -245,7 +245,7 @@ static void request_overtaken_by_goaway_is_refused(void **state)
 	memcpy(wire, server.wire, len);
 	server.len = 0;
 	client.id = h2_connect(client.h2, "10.0.0.1:80", NULL, NULL, NULL, &client);
-	assert_int_equal(h2_recv(client.h2, wire, len), 0);
+	assert_int_equal(h2_recv(client.h2, wire, len, 0), 0);
 	assert_int_equal(exchange(), 0);
 	assert_true(client.closed);
 	assert_int_equal(client.close_error, H2_REFUSED_STREAM);
@@ -287,13 +287,34 @@ static void a_smaller_window_stalls_nobody(void **state)
 	assert_int_equal(server.got_len, sizeof(big) + 5000);
 }
 
+/* SETTINGS with MAX_CONCURRENT_STREAMS, as a server's first frame or later. */
+static void allow(uint8_t streams)
+{
+	uint8_t frame[15] = {0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, streams};
+
+	assert_int_equal(h2_recv(client.h2, frame, sizeof(frame), 0), 0);
+	assert_int_equal(h2_max_streams(client.h2), streams);
+	assert_int_equal(h2_send(client.h2), 0);
+}
+
+static void a_request_waits_for_room(void **state)
+{
+	(void)state;
+	allow(0);
+	client.id = h2_connect(client.h2, "10.0.0.1:80", NULL, NULL, NULL, &client);
+	assert_int_equal(h2_send(client.h2), 0);
+	assert_true(h2_waits(client.h2, client.id));
+	allow(1);
+	assert_false(h2_waits(client.h2, client.id));
+}
+
 static void garbage_is_a_protocol_error(void **state)
 {
 	uint8_t junk[64];
 
 	(void)state;
 	memset(junk, 'x', sizeof(junk));
-	assert_int_equal(h2_recv(server.h2, junk, sizeof(junk)), -EPROTO);
+	assert_int_equal(h2_recv(server.h2, junk, sizeof(junk), 0), -EPROTO);
 }
 
 int main(void)
@@ -306,6 +327,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(request_overtaken_by_goaway_is_refused, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(notice_refuses_nothing, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_smaller_window_stalls_nobody, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_request_waits_for_room, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(garbage_is_a_protocol_error, set_up, tear_down),
 	};
 

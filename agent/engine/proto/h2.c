@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* HTTP/2 sessions on nghttp2. Wire bytes and stream calls come in, events leave; called by proxy/session.c. */
 #include "engine/proto/h2.h"
+#include "h2_guard.h"
 
 #include <errno.h>
 #include <nghttp2/nghttp2.h>
@@ -16,10 +17,13 @@ struct h2 {
 	const struct h2_events *events;
 	void *owner;
 	bool server, goaway_sent;
+	bool bomb; /* a header block too large to be meant */
 	int emit_error;
 	int32_t unsent; /* the request that nghttp2 has just given up before sending it */
 	/* Header blocks arrive one at a time (RFC 9113 4.3), so one place to collect them serves all streams. */
 	struct h2_headers *headers;
+	size_t block; /* bytes of the present one, unpacked */
+	struct h2_guard guard;
 };
 
 /* The body being sent: pulled and emitted within one nghttp2 step, so one buffer serves the thread. */
@@ -27,18 +31,6 @@ static __thread uint8_t *scratch;
 static nghttp2_session_callbacks *callbacks;
 static nghttp2_option *options;
 static pthread_once_t callbacks_once = PTHREAD_ONCE_INIT;
-
-/* RFC 9113 5.1.1: a stream identifier that was skipped is closed for good. nghttp2 would ignore the frame; streams
- * closed a short while ago, whose trailers may be on their way, it still knows. */
-static int begin_frame(nghttp2_session *s, const nghttp2_frame_hd *hd, void *user)
-{
-	struct h2 *h = user;
-
-	if (h->server && hd->type == NGHTTP2_HEADERS && hd->stream_id <= nghttp2_session_get_last_proc_stream_id(s) &&
-	    !nghttp2_session_find_stream(s, hd->stream_id))
-		(void)nghttp2_session_terminate_session(s, NGHTTP2_PROTOCOL_ERROR);
-	return 0;
-}
 
 static int begin_headers(nghttp2_session *s, const nghttp2_frame *f, void *user)
 {
@@ -50,6 +42,7 @@ static int begin_headers(nghttp2_session *s, const nghttp2_frame *f, void *user)
 		h->headers = malloc(sizeof(*h->headers));
 	if (!h->headers)
 		return NGHTTP2_ERR_CALLBACK_FAILURE;
+	h->block = 0;
 	h->headers->status = 0;
 	h->headers->is_connect = h->headers->has_protocol = h->headers->too_large = false;
 	h->headers->authority_len = 0;
@@ -78,8 +71,14 @@ static int header(nghttp2_session *s, const nghttp2_frame *f, const uint8_t *nam
 	struct h2_headers *hd = h->headers;
 	bool fits = true;
 
-	(void)s;
 	(void)flags;
+	/* A few bytes on the wire can name the same large field over and over (RFC 7541 7.3). */
+	h->block += name_len + len;
+	if (h->block > LIMIT_HEADER_BLOCK) {
+		h->bomb = true;
+		(void)nghttp2_session_terminate_session(s, NGHTTP2_ENHANCE_YOUR_CALM);
+		return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+	}
 	if (f->hd.type != NGHTTP2_HEADERS || !hd)
 		return 0;
 	if (is_name(name, name_len, ":method")) {
@@ -108,6 +107,13 @@ static int header(nghttp2_session *s, const nghttp2_frame *f, const uint8_t *nam
 	return 0;
 }
 
+static void response(struct h2 *h, int32_t id, void *stream)
+{
+	if (h->headers->status == 200)
+		h2_budget_credit(&h->guard.budget, LIMIT_CONTROL_PER_STREAM, 0);
+	h->events->response(h->owner, id, stream, h->headers);
+}
+
 static int frame_recv(nghttp2_session *s, const nghttp2_frame *f, void *user)
 {
 	struct h2 *h = user;
@@ -117,10 +123,11 @@ static int frame_recv(nghttp2_session *s, const nghttp2_frame *f, void *user)
 
 	switch (f->hd.type) {
 	case NGHTTP2_HEADERS:
+		(void)h2_budget_take(&h->guard.budget, 0, h->block);
 		if (f->headers.cat == NGHTTP2_HCAT_REQUEST)
 			h->events->request(h->owner, id, h->headers, end);
 		else if (!h->server && stream && h->headers->status >= 200)
-			h->events->response(h->owner, id, stream, h->headers);
+			response(h, id, stream);
 		stream = nghttp2_session_get_stream_user_data(s, id);
 		/* fall through */
 	case NGHTTP2_DATA:
@@ -231,6 +238,7 @@ static int send_data(nghttp2_session *s, nghttp2_frame *f, const uint8_t *head, 
 	(void)s;
 	(void)f;
 	(void)source;
+	h2_budget_credit(&h->guard.budget, LIMIT_CONTROL_PER_DATA_SENT, len);
 	memcpy(scratch, head, FRAME_HEADER);
 	h->emit_error = h->events->emit(h->owner, scratch, FRAME_HEADER + len);
 	return h->emit_error ? NGHTTP2_ERR_CALLBACK_FAILURE : 0;
@@ -254,7 +262,6 @@ static void callbacks_make(void)
 {
 	if (nghttp2_session_callbacks_new(&callbacks) || nghttp2_option_new(&options))
 		return;
-	nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, begin_frame);
 	nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, begin_headers);
 	nghttp2_session_callbacks_set_on_header_callback(callbacks, header);
 	nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, frame_recv);
@@ -266,9 +273,14 @@ static void callbacks_make(void)
 	nghttp2_session_callbacks_set_data_source_read_length_callback(callbacks, body_length);
 	nghttp2_option_set_no_auto_window_update(options, 1);
 	nghttp2_option_set_max_send_header_block_length(options, LIMIT_HEADER_LIST);
+	nghttp2_option_set_max_outbound_ack(options, LIMIT_ACKS_QUEUED);
+	/* What is to be remembered of closed streams h2_ids.c keeps in less memory, and resets are part of the budget:
+	 * nghttp2's own limit of them is below what apps that end by RST cause. */
+	nghttp2_option_set_no_closed_streams(options, 1);
+	nghttp2_option_set_stream_reset_rate_limit(options, UINT64_MAX, 0);
 }
 
-int h2_new(bool server, const struct h2_events *events, void *owner, struct h2 **ret)
+int h2_new(bool server, const struct h2_events *events, void *owner, uint64_t now_ms, struct h2 **ret)
 {
 	nghttp2_settings_entry iv[] = {
 		{NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, LIMIT_STREAM_WINDOW_START},
@@ -290,6 +302,7 @@ int h2_new(bool server, const struct h2_events *events, void *owner, struct h2 *
 	h->server = server;
 	h->events = events;
 	h->owner = owner;
+	h2_guard_init(&h->guard, server, now_ms);
 	r = server ? nghttp2_session_server_new2(&h->session, callbacks, h, options)
 		   : nghttp2_session_client_new2(&h->session, callbacks, h, options);
 	if (!r)
@@ -320,16 +333,22 @@ void h2_thread_done(void)
 	scratch = NULL;
 }
 
-int h2_recv(struct h2 *h, const uint8_t *data, size_t len)
+int h2_recv(struct h2 *h, const uint8_t *data, size_t len, uint64_t now_ms)
 {
-	ssize_t n = nghttp2_session_mem_recv(h->session, data, len);
+	uint32_t error = NGHTTP2_NO_ERROR;
+	size_t pass = h2_guard_pass(&h->guard, data, len, now_ms, &error);
+	ssize_t n = nghttp2_session_mem_recv(h->session, data, pass);
 
+	if (n == NGHTTP2_ERR_NOMEM)
+		return -ENOMEM;
 	/* nghttp2 bounds the answers it owes to PING and SETTINGS, not those to streams it refuses. */
-	if (n == (ssize_t)len && nghttp2_session_get_outbound_queue_size(h->session) > LIMIT_FRAMES_QUEUED) {
-		(void)nghttp2_session_terminate_session(h->session, NGHTTP2_ENHANCE_YOUR_CALM);
-		return -EPROTO;
-	}
-	return n == (ssize_t)len ? 0 : n == NGHTTP2_ERR_NOMEM ? -ENOMEM : -EPROTO;
+	if (n == NGHTTP2_ERR_FLOODED || h->bomb ||
+	    nghttp2_session_get_outbound_queue_size(h->session) > LIMIT_FRAMES_QUEUED)
+		error = NGHTTP2_ENHANCE_YOUR_CALM;
+	if (!error)
+		return n < 0 ? -EPROTO : 0;
+	(void)nghttp2_session_terminate_session(h->session, error);
+	return error == NGHTTP2_ENHANCE_YOUR_CALM ? -EDQUOT : -EPROTO;
 }
 
 int h2_send(struct h2 *h)
@@ -399,6 +418,8 @@ int h2_respond(struct h2 *h, int32_t id, int status, const char *baggage)
 	size_t n = 0;
 
 	snprintf(text, sizeof(text), "%d", status);
+	if (status == 200)
+		h2_budget_credit(&h->guard.budget, LIMIT_CONTROL_PER_STREAM, 0);
 	list[n++] = nv(":status", text);
 	if (baggage && *baggage)
 		list[n++] = nv("baggage", baggage);
@@ -440,6 +461,11 @@ void h2_set_initial_window(struct h2 *h, uint32_t window)
 uint32_t h2_max_streams(struct h2 *h)
 {
 	return nghttp2_session_get_remote_settings(h->session, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
+}
+
+bool h2_waits(struct h2 *h, int32_t id)
+{
+	return !nghttp2_session_find_stream(h->session, id);
 }
 
 void h2_ping(struct h2 *h)

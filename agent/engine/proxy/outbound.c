@@ -32,7 +32,8 @@ static enum wr_reason late_reason(const struct conn *c)
 	case TUNNEL_SETTINGS:
 		return WR_REASON_H2_TIMEOUT;
 	default:
-		return WR_REASON_CONNECT_TIMEOUT;
+		return !c->stream_open || h2_waits(c->tunnel->h2, c->stream_id) ? WR_REASON_LIMIT_STREAMS
+										: WR_REASON_CONNECT_TIMEOUT;
 	}
 }
 
@@ -188,7 +189,7 @@ static void go_hbone(struct conn *c, const struct route *r)
 	}
 	tunnel_attach(t, c);
 	loop_timer_set(c->pod->w->loop, &c->timer, c->deadline_ms > now ? c->deadline_ms - now : 0);
-	if (t->state == TUNNEL_SETTINGS || t->state == TUNNEL_READY)
+	if (t->state == TUNNEL_SETTINGS || (t->state == TUNNEL_READY && h2_max_streams(t->h2)))
 		outbound_opened(c);
 }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Tunnels of a pod by (source address, accepted destination identity, next hop). One per key; another when the first is
- * at its stream limit. A key belongs to one worker, so look-ups need no lock. Called by outbound.c and tunnel.c.
+ * at its stream limit, but none beside one that allows no stream at all. A key belongs to one worker, so look-ups need
+ * no lock. Called by outbound.c and tunnel.c.
  */
 #include "worker.h"
 #include "engine/base/cleanup.h"
@@ -48,6 +49,27 @@ static bool has_room(const struct tunnel *t)
 	return t->n_conns < limit;
 }
 
+static bool allows_none(const struct tunnel *t)
+{
+	return t->state == TUNNEL_READY && !h2_max_streams(t->h2);
+}
+
+/* The tunnel of this key for one more connection, NULL when there is to be another. */
+static struct tunnel *choose(const struct pool_entry *e)
+{
+	struct tunnel *waiting = NULL;
+
+	list_foreach(n, &e->tunnels) {
+		struct tunnel *t = list_entry(n, struct tunnel, pool_node);
+
+		if (has_room(t))
+			return t;
+		if (allows_none(t))
+			waiting = t;
+	}
+	return waiting;
+}
+
 static struct pool_entry *entry_get(struct pod *p, const char *key, size_t len)
 {
 	struct pool_entry *e = table_get(&p->pool, key, len);
@@ -78,12 +100,10 @@ int pool_get(struct pod *p, const struct workload *dst, const struct ip_port *ne
 
 	if (!e)
 		return len ? -ENOMEM : -ENAMETOOLONG;
-	list_foreach(n, &e->tunnels) {
-		t = list_entry(n, struct tunnel, pool_node);
-		if (has_room(t)) {
-			*ret = t;
-			return 0;
-		}
+	t = choose(e);
+	if (t) {
+		*ret = t;
+		return 0;
 	}
 	r = tunnel_dial(p, client, next_hop, dst->identity, &t);
 	if (r < 0) {

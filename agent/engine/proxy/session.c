@@ -137,11 +137,11 @@ static void read_frames(struct tunnel *t)
 		}
 		t->heard_ms = worker_now_ms(w);
 		t->ping_sent = false;
-		r = h2_recv(t->h2, w->plaintext, (size_t)n);
+		r = h2_recv(t->h2, w->plaintext, (size_t)n, worker_now_ms(w));
 		gather_flush(t);
 		if (r < 0) {
 			say_why(t);
-			tunnel_fail(t, WR_REASON_H2_PROTOCOL);
+			tunnel_fail(t, r == -EDQUOT ? WR_REASON_H2_FLOOD : WR_REASON_H2_PROTOCOL);
 			return;
 		}
 		session_flush_soon(t);
@@ -173,12 +173,14 @@ void session_flush_due(struct task *task)
 
 static void open_streams(struct tunnel *t)
 {
-	/* outbound_opened may end a connection: always take the first that has no stream yet. */
 	list_foreach_safe(n, tmp, &t->conns) {
 		struct conn *c = list_entry(n, struct conn, tunnel_node);
 
-		if (!c->stream_open && c->kind == CONN_OUT_HBONE)
+		if (!c->stream_open && !c->established && c->kind == CONN_OUT_HBONE)
 			outbound_opened(c);
+		/* Stream ids are used up: all that have no stream are on their way elsewhere. */
+		if (t->state == TUNNEL_READY && t->goaway)
+			return;
 	}
 }
 
@@ -197,7 +199,7 @@ static void handshake(struct tunnel *t)
 		watch_for(t);
 		return;
 	}
-	if (h2_new(t->server, &h2_handlers, t, &t->h2) < 0) {
+	if (h2_new(t->server, &h2_handlers, t, worker_now_ms(t->pod->w), &t->h2) < 0) {
 		tunnel_fail(t, WR_REASON_INTERNAL);
 		return;
 	}
@@ -213,7 +215,12 @@ static void handshake(struct tunnel *t)
 
 static void on_settings(void *owner)
 {
-	tunnel_settled(owner);
+	struct tunnel *t = owner;
+
+	tunnel_settled(t);
+	/* Connections may have waited for a server that allowed none. */
+	if (!t->server && !t->goaway && h2_max_streams(t->h2))
+		open_streams(t);
 }
 
 void session_event(struct watch *w, uint32_t events)
@@ -304,8 +311,7 @@ static void on_goaway(void *owner, uint32_t error)
 	struct tunnel *t = owner;
 
 	(void)error;
-	t->goaway = true;
-	pool_remove(t);
+	tunnel_close_to_new(t);
 	session_flush_soon(t);
 }
 

@@ -32,7 +32,8 @@ static void timer_due(struct timer *timer)
 	}
 	if (t->retiring && !t->goaway)
 		tunnel_goaway(t);
-	if (!t->server && !t->n_conns && now - t->idle_since_ms >= LIMIT_POOL_IDLE_MS) {
+	if (!t->server && !t->n_conns &&
+	    now - t->idle_since_ms >= (h2_max_streams(t->h2) ? LIMIT_POOL_IDLE_MS : LIMIT_POOL_FULL_IDLE_MS)) {
 		tunnel_goaway(t);
 		return;
 	}
@@ -265,6 +266,9 @@ void tunnel_fail(struct tunnel *t, enum wr_reason reason)
 		return;
 	if (t->server && unfinished && reason)
 		conn_log_refused(ACCESS_INBOUND, &t->remote, &t->local, reason);
+	else if (reason == WR_REASON_H2_FLOOD)
+		conn_log_refused(t->server ? ACCESS_INBOUND : ACCESS_OUTBOUND, t->server ? &t->remote : &t->local,
+				 t->server ? &t->local : &t->remote, reason);
 	handshake_over(t);
 	/* Nothing may be queued on a session that is going: from here on streams are only forgotten. */
 	t->state = TUNNEL_CLOSED;
@@ -289,10 +293,23 @@ void tunnel_fail(struct tunnel *t, enum wr_reason reason)
 	pod_check_drained(p);
 }
 
-void tunnel_goaway(struct tunnel *t)
+void tunnel_close_to_new(struct tunnel *t)
 {
 	t->goaway = true;
 	pool_remove(t);
+	if (t->server || t->state != TUNNEL_READY)
+		return;
+	list_foreach_safe(n, tmp, &t->conns) {
+		struct conn *c = list_entry(n, struct conn, tunnel_node);
+
+		if (!c->stream_open && !c->established)
+			outbound_retry(c, WR_REASON_H2_GOAWAY);
+	}
+}
+
+void tunnel_goaway(struct tunnel *t)
+{
+	tunnel_close_to_new(t);
 	if (!t->h2)
 		return;
 	h2_goaway(t->h2, H2_NO_ERROR);
@@ -343,7 +360,6 @@ void tunnel_detach(struct conn *c)
 	/* It was only waiting for its last stream, which may have been over already: nothing else looks again. */
 	if (t->goaway)
 		session_flush_soon(t);
-	/* The server allows no stream: the next connection dials anew, this tunnel would only lie there. */
 	if (!t->server && t->state == TUNNEL_READY && !h2_max_streams(t->h2))
-		tunnel_goaway(t);
+		loop_timer_set(t->pod->w->loop, &t->timer, LIMIT_POOL_FULL_IDLE_MS);
 }

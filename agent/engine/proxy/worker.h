@@ -290,9 +290,11 @@ int tunnel_dial(struct pod *p, const struct ip_port *client, const struct ip_por
 void tunnel_accept(struct pod *p, int fd, const struct ip_port *client, const struct ip_port *dst);
 void tunnel_attach(struct tunnel *t, struct conn *c);
 void tunnel_detach(struct conn *c);
-/* Takes no new streams from here on: the peer is told, and a tunnel without streams ends. */
+/* Takes no new streams from here on; connections that have none yet are tried elsewhere. */
+void tunnel_close_to_new(struct tunnel *t);
+/* The same, and the peer is told; a tunnel without streams ends. */
 void tunnel_goaway(struct tunnel *t);
-/* The same with a notice first (server role): nothing that is on its way is refused, as peers may not try again. */
+/* That with a notice first (server role): nothing that is on its way is refused, as peers may not try again. */
 void tunnel_retire(struct tunnel *t);
 /* Frees a tunnel that tunnel_fail has ended; for the reaper at the end of the round. */
 void tunnel_free(struct tunnel *t);
@@ -314,7 +316,8 @@ void session_flush_soon(struct tunnel *t);
 void session_flush(struct tunnel *t);
 
 /* pool.c */
-/* A tunnel that takes one more stream, dialled if needed. 0, -errno. */
+/* A tunnel that takes one more stream, dialled if needed; or one whose server allows none at present, as another would
+ * hear the same. 0, -errno. */
 int pool_get(struct pod *p, const struct workload *dst, const struct ip_port *next_hop, const struct ip_port *client,
 	     struct tunnel **ret);
 void pool_remove(struct tunnel *t);

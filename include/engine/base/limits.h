@@ -36,8 +36,24 @@
 #define LIMIT_STREAMS_PER_TUNNEL 1000
 #define LIMIT_STREAMS_BEFORE_SETTINGS 100
 /* Frames other than DATA that wait for a peer to read: more than all streams of a tunnel cause; then it ends
- * (h2_protocol). */
+ * (h2_flood). Answers to PING and SETTINGS among them. */
 #define LIMIT_FRAMES_QUEUED (8 * LIMIT_STREAMS_PER_TUNNEL)
+#define LIMIT_ACKS_QUEUED 1000
+/* Frames of a peer that carry no bytes: so many at once and so many a millisecond, each kibibyte of theirs counted as
+ * one more; beyond, the tunnel ends (h2_flood). A stream that was accepted gives back what it costs to open and end it,
+ * so that connections may come and go as fast as they can. DATA gives one for each kibibyte and, of ours, some for each
+ * frame, as there are peers that answer each by two WINDOW_UPDATEs. */
+#define LIMIT_CONTROL_BURST 10000
+#define LIMIT_CONTROL_PER_MS 10
+#define LIMIT_CONTROL_BYTES 1024
+#define LIMIT_CONTROL_PER_STREAM 2
+#define LIMIT_CONTROL_PER_DATA_SENT 4
+/* New windows are applied to every stream of the tunnel. */
+#define LIMIT_SETTINGS_COST 20
+/* One block of header fields, on the wire and unpacked, and the frames it may go on in; more ends the tunnel
+ * (h2_flood). */
+#define LIMIT_HEADER_BLOCK (64 * 1024)
+#define LIMIT_CONTINUATIONS 8
 #define LIMIT_STREAM_WINDOW_START (256 * 1024)
 #define LIMIT_STREAM_WINDOW_MAX (4 * 1024 * 1024)
 #define LIMIT_CONNECTION_WINDOW (16 * 1024 * 1024)
@@ -49,6 +65,8 @@
 #define LIMIT_PING_TIMEOUT_MS 20000
 /* A pooled tunnel without streams is closed after this. */
 #define LIMIT_POOL_IDLE_MS 300000
+/* The same when its server allows no streams at all: another connection may fare better. */
+#define LIMIT_POOL_FULL_IDLE_MS 2000
 /* Between the notice and the final GOAWAY of a tunnel that is given up: streams on their way are still served. */
 #define LIMIT_GOAWAY_NOTICE_MS 1000
 /* First pause before a refused next hop is tried again; doubled up to the maximum. */

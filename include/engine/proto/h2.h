@@ -50,11 +50,11 @@ struct h2_events {
 };
 
 /* A session of either role with its preface and SETTINGS queued. 0 or -ENOMEM. */
-int h2_new(bool server, const struct h2_events *events, void *owner, struct h2 **ret);
+int h2_new(bool server, const struct h2_events *events, void *owner, uint64_t now_ms, struct h2 **ret);
 struct h2 *h2_free(struct h2 *h);
-/* Parses received bytes, calling events. 0, or -EPROTO when the peer broke the protocol or does not read what it causes
- * us to answer (a GOAWAY is queued). */
-int h2_recv(struct h2 *h, const uint8_t *data, size_t len);
+/* Parses received bytes, calling events. 0; -EPROTO when the peer broke the protocol; -EDQUOT when it sends more
+ * control frames than a tunnel needs, or does not read what it causes us to answer. Then a GOAWAY is queued. */
+int h2_recv(struct h2 *h, const uint8_t *data, size_t len, uint64_t now_ms);
 /* Emits queued frames and pulls bodies until nothing is ready or a pull pauses. 0 or -EPROTO, -errno of emit. */
 int h2_send(struct h2 *h);
 /* True when neither side has anything left to do: the connection can be closed. */
@@ -80,6 +80,8 @@ void h2_set_window(struct h2 *h, int32_t id, int32_t window);
 void h2_set_initial_window(struct h2 *h, uint32_t window);
 /* Streams the peer allows us at once; LIMIT_STREAMS_BEFORE_SETTINGS until it said so. */
 uint32_t h2_max_streams(struct h2 *h);
+/* Client: the request has not been sent, as the peer does not allow one more stream. */
+bool h2_waits(struct h2 *h, int32_t id);
 void h2_ping(struct h2 *h);
 /* Server: a GOAWAY that refuses nothing yet, so that the peer opens its next streams elsewhere (RFC 9113 6.8). */
 void h2_shutdown_notice(struct h2 *h);
