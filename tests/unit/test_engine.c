@@ -481,6 +481,14 @@ static void gone(void *arg, uint32_t number)
 	atomic_store(&removed, (int)number);
 }
 
+/* Long before the drains of these tests are over. */
+static void wait_removed(uint32_t number)
+{
+	for (int i = 0; i < 1000 && atomic_load(&removed) != (int)number; i++)
+		usleep(10000);
+	assert_int_equal(atomic_load(&removed), number);
+}
+
 static void removal_ends_by_reset(void **state)
 {
 	char b;
@@ -495,9 +503,7 @@ static void removal_ends_by_reset(void **state)
 	assert_int_equal(recv(a, &b, 1, 0), 1);
 	assert_int_equal(recv(a, &b, 1, 0), -1);
 	assert_int_equal(errno, ECONNRESET);
-	for (int i = 0; i < 200 && !atomic_load(&removed); i++)
-		usleep(10000);
-	assert_int_equal(atomic_load(&removed), 2);
+	wait_removed(2);
 	assert_int_equal(recv(c, &b, 1, 0), -1);
 	close(c);
 	close(a);
@@ -530,20 +536,50 @@ static uint32_t next_goaway(SSL *ssl)
 	}
 }
 
-static void a_tunnel_in_its_handshake_is_handed_over_with_notice(void **state)
+/* A caller's session on a pod's 15008, past the TLS handshake. */
+static SSL *open_session(int fd, struct tls_verify *verify)
 {
 	static const char hello[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0";
+	SSL *ssl = tls_identity_client_ssl(client_id, verify);
+
+	assert_int_equal(SSL_set_fd(ssl, fd), 1);
+	assert_int_equal(SSL_connect(ssl), 1);
+	assert_int_equal(SSL_write(ssl, hello, sizeof(hello)), sizeof(hello));
+	return ssl;
+}
+
+static void a_pod_without_connections_drains_at_once(void **state)
+{
+	struct tls_verify verify = {.expected = server_id->spiffe};
+	SSL *ssl;
+	int fd;
+
+	(void)state;
+	add_pod(3, server_w, server_id, listen_at(PLAIN, 83, false), listen_at(PLAIN, 84, false),
+		listen_at(PLAIN, 15008, false));
+	fd = dial(PLAIN, 15008);
+	ssl = open_session(fd, &verify);
+	usleep(100000);
+	engine_pod_remove(engine, 3, 60000, gone, NULL);
+	/* Its callers are told all the same, with notice. */
+	assert_int_equal(next_goaway(ssl), 0x7fffffff);
+	wait_removed(3);
+	SSL_free(ssl);
+	tls_verify_done(&verify);
+	close(fd);
+}
+
+static void a_tunnel_in_its_handshake_is_handed_over_with_notice(void **state)
+{
 	struct tls_verify verify = {.expected = client_id->spiffe};
 	int fd = dial(CLIENT, 15008);
-	SSL *ssl = tls_identity_client_ssl(client_id, &verify);
+	SSL *ssl;
 
 	(void)state;
 	usleep(100000);
 	engine_hand_over(engine);
 	usleep(100000);
-	assert_int_equal(SSL_set_fd(ssl, fd), 1);
-	assert_int_equal(SSL_connect(ssl), 1);
-	assert_int_equal(SSL_write(ssl, hello, sizeof(hello)), sizeof(hello));
+	ssl = open_session(fd, &verify);
 	/* Streams on their way are still served, those after the second one no more. */
 	assert_int_equal(next_goaway(ssl), 0x7fffffff);
 	uint64_t start = clock_now_ms();
@@ -566,6 +602,7 @@ int main(void)
 		cmocka_unit_test(a_relayed_connection_is_one),
 		cmocka_unit_test(dumps_show_what_is_open),
 		cmocka_unit_test(removal_ends_by_reset),
+		cmocka_unit_test(a_pod_without_connections_drains_at_once),
 		cmocka_unit_test(a_tunnel_in_its_handshake_is_handed_over_with_notice),
 	};
 

@@ -205,6 +205,7 @@ void pod_stop_accepting(struct pod *p);
 /* The listeners are a successor's now: accepts no more, asks callers to open their tunnels anew. */
 void pod_hand_over(struct pod *p);
 void pod_drain(struct pod *p, unsigned drain_ms);
+/* Ends a drain that has nothing left to wait for. After each end of a connection or tunnel. */
 void pod_check_drained(struct pod *p);
 void pod_set_workload(struct pod *p, struct workload *w);
 struct pod_shared *pod_shared_unref(struct pod_shared *s);
