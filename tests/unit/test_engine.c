@@ -548,6 +548,50 @@ static SSL *open_session(int fd, struct tls_verify *verify)
 	return ssl;
 }
 
+/* Takes no more connections: further SYNs are dropped. */
+static void fill(int fd, const char *ip, int port, int ret_held[4])
+{
+	struct sockaddr_in in = at(ip, port);
+
+	assert_int_equal(listen(fd, 0), 0);
+	for (int i = 0; i < 4; i++) {
+		ret_held[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+		(void)connect(ret_held[i], (struct sockaddr *)&in, sizeof(in));
+	}
+}
+
+/* First a tunnel that is refused, then, as the model changed, plain TCP that is not answered: one deadline for all. A
+ * connection that dials plain TCP alone, and began later, must outlive it. */
+static void a_retry_gets_no_time_of_its_own(void **state)
+{
+	int hole = listen_at(PLAIN, APP_PORT, false), held[4];
+	struct workload *plain_w = workload("plain", PLAIN, TUNNEL_NONE);
+	struct model_delta *d = model_delta_new();
+	struct pollfd p[2] = {{.events = POLLIN}, {.events = POLLIN}};
+
+	(void)state;
+	fill(hole, PLAIN, APP_PORT, held);
+	add_pod(4, client_w, client_id, listen_at(PLAIN_VIP, 80, false), listen_at(PLAIN, 85, false),
+		listen_at(PLAIN, 86, false));
+	p[0].fd = dial(VIP, 80);
+	usleep(1000000);
+	p[1].fd = dial(PLAIN_VIP, 80);
+	add_service(d, "web", VIP, plain_w);
+	engine_model_apply(engine, d);
+	model_delta_free(d);
+	assert_true(poll(p, 2, 10000) > 0);
+	assert_true(p[0].revents);
+	assert_false(p[1].revents);
+	engine_pod_remove(engine, 4, 0, gone, NULL);
+	wait_removed(4);
+	workload_unref(plain_w);
+	for (int i = 0; i < 4; i++)
+		close(held[i]);
+	close(hole);
+	close(p[0].fd);
+	close(p[1].fd);
+}
+
 static void a_pod_without_connections_drains_at_once(void **state)
 {
 	struct tls_verify verify = {.expected = server_id->spiffe};
@@ -602,6 +646,7 @@ int main(void)
 		cmocka_unit_test(a_relayed_connection_is_one),
 		cmocka_unit_test(dumps_show_what_is_open),
 		cmocka_unit_test(removal_ends_by_reset),
+		cmocka_unit_test(a_retry_gets_no_time_of_its_own),
 		cmocka_unit_test(a_pod_without_connections_drains_at_once),
 		cmocka_unit_test(a_tunnel_in_its_handshake_is_handed_over_with_notice),
 	};
