@@ -368,9 +368,10 @@ struct node *node_free(struct node *n)
 		loop_timer_cancel(n->loop, &n->idle);
 	}
 	readiness_free(n->readiness);
+	/* First, while those who wait for a dump are there to take it. */
+	engine_free(n->engine);
 	admin_free(n->admin);
 	source_free(n->source);
-	engine_free(n->engine);
 	pods_free(n->pods);
 	cert_store_free(n->certs);
 	capture_close(n->capture);

@@ -14,6 +14,8 @@
 
 #include <cjson/cJSON.h>
 #include <arpa/inet.h>
+#include <dirent.h>
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <net/if.h>
 #include <netinet/in.h>
@@ -157,6 +159,22 @@ static void add_service(struct model_delta *d, const char *name, const char *vip
 	s->endpoints = e;
 	s->n_endpoints = 1;
 	assert_int_equal(model_delta_add_service(d, s), 0);
+}
+
+/* Threads that may still be made; -1: all. */
+static int threads_left = -1;
+
+int pthread_create(pthread_t *restrict thread, const pthread_attr_t *restrict attr, void *(*fn)(void *),
+		   void *restrict arg)
+{
+	int (*next)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *) =
+		(int (*)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *))(uintptr_t)dlsym(
+			RTLD_NEXT, "pthread_create");
+
+	if (!threads_left)
+		return EAGAIN;
+	threads_left -= threads_left > 0;
+	return next(thread, attr, fn, arg);
 }
 
 static void *control_main(void *arg)
@@ -613,6 +631,42 @@ static void a_pod_without_connections_drains_at_once(void **state)
 	close(fd);
 }
 
+static int threads(void)
+{
+	DIR *dir = opendir("/proc/self/task");
+	int n = 0;
+
+	while (readdir(dir))
+		n++;
+	closedir(dir);
+	return n;
+}
+
+/* One of two workers gets a thread: nothing of it, of the pod or of the question is left. */
+static void a_failed_start_leaves_nothing(void **state)
+{
+	struct engine_config cfg = {.workers = 2, .claim_socket = claim};
+	int before = threads(), fd = listen_at(PLAIN, 87, false);
+	struct engine *whole = engine;
+	atomic_int n = 0;
+
+	(void)state;
+	/* A control loop that has ended, as the agent's has by then. */
+	assert_int_equal(loop_new(&cfg.control), 0);
+	assert_int_equal(engine_new(&cfg, &engine), 0);
+	add_pod(1, client_w, client_id, fd, listen_at(PLAIN, 88, false), listen_at(PLAIN, 89, false));
+	engine_dump(engine, "pods", counted, &n);
+	threads_left = 1;
+	assert_int_equal(engine_start(engine), -EAGAIN);
+	threads_left = -1;
+	engine_free(engine);
+	loop_free(cfg.control);
+	engine = whole;
+	assert_int_equal(threads(), before);
+	assert_int_equal(fcntl(fd, F_GETFD), -1);
+	assert_true(atomic_load(&n) > 0);
+}
+
 static void a_tunnel_in_its_handshake_is_handed_over_with_notice(void **state)
 {
 	struct tls_verify verify = {.expected = client_id->spiffe};
@@ -648,6 +702,7 @@ int main(void)
 		cmocka_unit_test(removal_ends_by_reset),
 		cmocka_unit_test(a_retry_gets_no_time_of_its_own),
 		cmocka_unit_test(a_pod_without_connections_drains_at_once),
+		cmocka_unit_test(a_failed_start_leaves_nothing),
 		cmocka_unit_test(a_tunnel_in_its_handshake_is_handed_over_with_notice),
 	};
 

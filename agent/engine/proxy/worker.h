@@ -35,7 +35,8 @@ struct engine {
 	atomic_ulong tunnels; /* a descriptor each */
 	struct table pods;    /* control thread: number -> struct pod_shared */
 	struct list removing; /* control thread: pod_shared of removed pods whose end has not been reported */
-	bool started;
+	struct list dumps;    /* control thread: under way */
+	unsigned n_started;   /* workers that have a thread */
 };
 
 struct worker {
