@@ -5,6 +5,7 @@
  */
 #include "node.h"
 #include "node_private.h"
+#include "option_values.h"
 #include "engine/base/clock.h"
 #include "engine/telemetry/accesslog.h"
 #include "privileges.h"
@@ -186,12 +187,13 @@ static int inherit(struct node *n)
 
 static int start_capture(struct node *n)
 {
-	static const uint16_t none;
+	uint16_t excluded[VALUE_PORTS_MAX];
 	struct capture_config cc = {.node = n->o.node,
 				    .pin_dir = n->o.pin_dir,
 				    .mesh_cidrs = n->o.mesh_cidrs,
 				    .n_mesh_cidrs = n->o.n_mesh_cidrs,
-				    .excluded_ports = &none,
+				    .excluded_ports = excluded,
+				    .n_excluded_ports = (size_t)value_ports(n->o.exclude_ports, excluded),
 				    .on_agent_loss_open = !strcmp(n->o.on_agent_loss, "open"),
 				    .assume_missing = *n->o.assume_missing ? n->o.assume_missing : NULL};
 	_cleanup_free_ char *error = NULL;
