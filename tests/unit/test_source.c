@@ -510,6 +510,8 @@ static void sidecar_and_host_network_stay_out(void **state)
 {
 	(void)state;
 	edit("containers: [{name: c,", "containers: [{name: istio-proxy,");
+	assert_int_equal(to("10.0.2.1", 80).kind, ROUTE_HBONE);
+	edit("metadata: {name: web-1,", "metadata: {annotations: {sidecar.istio.io/status: '{}'}, name: web-1,");
 	assert_int_equal(to("10.0.2.1", 80).kind, ROUTE_TCP);
 	edit("nodeName: n2, serviceAccountName", "hostNetwork: true, nodeName: n2, serviceAccountName");
 	assert_int_equal(to("10.0.2.1", 80).kind, ROUTE_PASSTHROUGH);

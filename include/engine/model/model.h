@@ -32,7 +32,7 @@ struct workload {
 	bool ready;		       /* pod readiness: usable as an endpoint */
 	bool host_network;
 	bool local;	   /* spec.nodeName is this node */
-	bool has_sidecar;  /* an injected istio-proxy or warren-sidecar container */
+	bool has_sidecar;  /* an injector added one */
 	bool terminated;   /* phase Succeeded/Failed: its address may be another pod's by now */
 	bool deleting;	   /* deletionTimestamp set: it still runs for its grace period, but no more as an endpoint */
 	uint32_t capacity; /* weight, default 1 */
