@@ -517,6 +517,30 @@ static void sidecar_and_host_network_stay_out(void **state)
 	assert_int_equal(to("10.0.2.1", 80).kind, ROUTE_PASSTHROUGH);
 }
 
+static const char *service_behind(const char *ip, uint16_t port)
+{
+	struct ip_port target = {.port = port};
+	const struct service *s;
+
+	assert_int_equal(ip_addr_parse(ip, &target.ip), 0);
+	s = model_service_by_target(model, &target);
+	return s ? s->name : "";
+}
+
+/* Of this node's pods only. */
+static void port_of_a_pod_tells_its_service(void **state)
+{
+	(void)state;
+	assert_string_equal(service_behind("10.0.2.1", 8080), "");
+	edit("nodeName: n2, serviceAccountName", "nodeName: n1, serviceAccountName");
+	assert_string_equal(service_behind("10.0.2.1", 8080), "web");
+	assert_string_equal(service_behind("fd00::1", 81), "web");
+	assert_string_equal(service_behind("10.0.2.1", 80), "");
+	assert_string_equal(service_behind("10.0.2.2", 9090), "");
+	edit("{name: http, port: 80, targetPort: http}, ", "");
+	assert_string_equal(service_behind("10.0.2.1", 8080), "");
+}
+
 /* A mistake in a labelled pod's manifest never opens a way in plaintext to it. */
 static void pod_without_a_namespace_is_not_sent_plaintext(void **state)
 {
@@ -923,6 +947,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(named_ports_are_tcp, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(owners_name_the_workload, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(an_address_has_one_owner, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(port_of_a_pod_tells_its_service, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(sidecar_and_host_network_stay_out, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(pod_without_a_namespace_is_not_sent_plaintext, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(kept_state_is_its_sources, set_up, tear_down),

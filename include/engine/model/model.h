@@ -82,6 +82,7 @@ struct model {
 	struct table workload_by_addr;
 	struct table services_by_hostname;
 	struct table service_by_vip;
+	struct table targets; /* addresses of this node's pods -> services that they are endpoints of */
 	uint64_t generation;
 };
 
@@ -112,4 +113,6 @@ int model_apply(struct model *m, const struct model_delta *d);
 struct workload *model_workload_by_addr(const struct model *m, const struct ip_addr *a);
 struct workload *model_workload_by_uid(const struct model *m, const char *uid);
 struct service *model_service_by_vip(const struct model *m, const struct ip_addr *vip);
+/* A service that sends connections to this port of a pod of this node; of several the one that came first. */
+struct service *model_service_by_target(const struct model *m, const struct ip_port *target);
 struct service *model_service_by_hostname(const struct model *m, const char *hostname);
