@@ -83,6 +83,40 @@ def test_refused_are_named(m):
     eventually(lambda: "refused:" not in status(m), 5, "gone with them")
 
 
+def test_broken_file_is_said_once(m):
+    """Each change in the folder reads all of it again: what is as wrong as before makes no second line, a new mistake does."""
+    def lines():
+        return [x for x in m.agents[1].text().splitlines() if "wrong.yaml:" in x or "twin.yaml:" in x]
+
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "once", "namespace": "demo"}}
+    m.write("wrong.yaml", "a: [")
+    m.write("once.yaml", account)
+    m.write("twin.yaml", account)
+    eventually(lambda: len(lines()) == 2, 5, "a line each")
+    for n in range(2):
+        m.write("more.yaml", dict(account, metadata={"name": "more-%d" % n, "namespace": "demo"}))
+        eventually(lambda: "more-%d" % n in on(m, 1, "config", "list").stdout, 5, "another read")
+    check(len(lines()) == 2, "no other", lines())
+    m.write("wrong.yaml", "b: 1\na: [")
+    eventually(lambda: len(lines()) == 3, 5, "another mistake")
+    for name in ("wrong.yaml", "once.yaml", "twin.yaml", "more.yaml"):
+        m.remove_manifest(name)
+
+
+def test_files_that_are_not_read(m):
+    """One line of the list for all of them; those of ConfigMaps and editors, which begin with a dot, are nobody's business."""
+    names = ["a.yaml.bak", "notes", "server.YAML", "x.tmp", ".hidden"]
+    for name in names:
+        m.write(name, "a: [")
+    m.write("more.yaml", {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "more", "namespace": "demo"}})
+    want = r"^- +- +- +ignored +%s:0 +not read, as only \*\.yaml, \*\.yml and \*\.json are: a\.yaml\.bak, notes, server\.YAML and 1 more$" % re.escape(m.config)
+    eventually(lambda: len(re.findall(want, on(m, 1, "config", "list").stdout, re.M)) == 1, 5, "one line")
+    check("not read" not in m.agents[1].text() and "ALARM" not in status(m), "nothing is wrong")
+    for name in names + ["more.yaml"]:
+        m.remove_manifest(name)
+    eventually(lambda: "not read" not in on(m, 1, "config", "list").stdout, 5, "gone with them")
+
+
 def test_config_list(m):
     m.write("odd.yaml", 'apiVersion: "v1\\e[31m"\nkind: "Pod\\e[2J\\a"\nmetadata: {name: "x\\e]0;y\\a\\n  forged", namespace: "\\u202e\\u009b"}')
     eventually(lambda: "odd.yaml" in on(m, 1, "config", "list").stdout, 5, "listed")
