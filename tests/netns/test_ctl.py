@@ -15,7 +15,7 @@ import time
 
 from mesh import BPFFS, BUILD, SANITIZER, Mesh, Skip, check, eventually
 
-FALLBACK = False
+FALLBACK = "together"
 CTL = os.environ.get("WR_CTL", os.path.join(BUILD, "warrenctl"))
 OK, NOT_SO, USAGE, NO_AGENT, REFUSED, MISSING, BROKEN = range(7)
 

@@ -11,7 +11,7 @@ import time
 import certs
 from mesh import BUILD, check, eventually, LABEL, Mesh, Process, run, Skip
 
-FALLBACK = False
+FALLBACK = "together"
 
 
 def setup():
