@@ -294,7 +294,8 @@ void session_flush(struct tunnel *t);
 int pool_get(struct pod *p, const struct workload *dst, const struct ip_port *next_hop, const struct ip_port *client,
 	     struct tunnel **ret);
 void pool_remove(struct tunnel *t);
-/* The worker that owns this tunnel key: connections move there before any byte moved. */
+/* The worker whose tunnel a connection accepted by p's is to use: it moves there before any byte moved. The owner of
+ * the tunnel key, or p's own while the owner is saturated. */
 unsigned pool_worker(const struct pod *p, const struct workload *dst, const struct ip_port *next_hop,
 		     const struct ip_port *client);
 
