@@ -5,6 +5,7 @@
  */
 #include "node.h"
 #include "node_private.h"
+#include "option_values.h"
 #include "engine/base/clock.h"
 #include "engine/telemetry/accesslog.h"
 #include "privileges.h"
@@ -186,12 +187,13 @@ static int inherit(struct node *n)
 
 static int start_capture(struct node *n)
 {
-	static const uint16_t none;
+	uint16_t excluded[VALUE_PORTS_MAX];
 	struct capture_config cc = {.node = n->o.node,
 				    .pin_dir = n->o.pin_dir,
 				    .mesh_cidrs = n->o.mesh_cidrs,
 				    .n_mesh_cidrs = n->o.n_mesh_cidrs,
-				    .excluded_ports = &none,
+				    .excluded_ports = excluded,
+				    .n_excluded_ports = (size_t)value_ports(n->o.exclude_ports, excluded),
 				    .on_agent_loss_open = !strcmp(n->o.on_agent_loss, "open"),
 				    .assume_missing = *n->o.assume_missing ? n->o.assume_missing : NULL};
 	_cleanup_free_ char *error = NULL;
@@ -372,9 +374,10 @@ struct node *node_free(struct node *n)
 		loop_timer_cancel(n->loop, &n->idle);
 	}
 	readiness_free(n->readiness);
+	/* First, while those who wait for a dump are there to take it. */
+	engine_free(n->engine);
 	admin_free(n->admin);
 	source_free(n->source);
-	engine_free(n->engine);
 	pods_free(n->pods);
 	cert_store_free(n->certs);
 	capture_close(n->capture);

@@ -134,6 +134,29 @@ bool value_is_features(const char *list)
 	return ok;
 }
 
+int value_ports(const char *list, uint16_t *ret)
+{
+	int n = 0;
+
+	/* As above, an empty word is none. */
+	for (char *end; *list; list = end + (*end == ',' && end[1])) {
+		unsigned long port = strtoul(list, &end, 10);
+
+		if (!isdigit((unsigned char)*list) || (*end && *end != ',') || !port || port > UINT16_MAX ||
+		    n == VALUE_PORTS_MAX)
+			return -EINVAL;
+		ret[n++] = (uint16_t)port;
+	}
+	return n;
+}
+
+bool value_is_ports(const char *v)
+{
+	uint16_t ports[VALUE_PORTS_MAX];
+
+	return value_ports(v, ports) >= 0;
+}
+
 int value_complain(const char *fmt, ...)
 {
 	char line[1400];

@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #define VALUE_BLANKS " \t\r"
+#define VALUE_PORTS_MAX 128 /* as many as capture excludes */
 
 enum value_type { TEXT, NUMBER, DURATION, SIZE, FLAG, RANGES };
 
@@ -21,6 +22,10 @@ bool value_is_access_log(const char *v);
 bool value_is_log(const char *v);
 bool value_is_features(const char *v);
 bool value_is_congestion(const char *v);
+bool value_is_ports(const char *v);
+
+/* The ports of a comma list in ret, which has room for VALUE_PORTS_MAX: how many, or -EINVAL. */
+int value_ports(const char *list, uint16_t *ret);
 
 /* Prints one line on stderr, whatever control characters the arguments hold. -EINVAL. */
 int value_complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

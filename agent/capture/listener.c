@@ -20,13 +20,32 @@ static int set(int fd, int level, int name, int value)
 	return setsockopt(fd, level, name, &value, sizeof(value)) < 0 ? -errno : 0;
 }
 
-int listener_claim(const struct capture *c, int fd, uint16_t port)
+static int claim(const struct capture *c, int fd, uint16_t port)
 {
 	struct wr_sock s = {.kind = port == WR_PORT_OUTBOUND  ? WR_SOCK_LISTEN_OUT
 				    : port == WR_PORT_INBOUND ? WR_SOCK_LISTEN_IN
 							      : WR_SOCK_LISTEN_HBONE};
 
 	return bpf_map_update_elem(c->maps[MAP_SOCK], &fd, &s, BPF_ANY) < 0 ? -errno : 0;
+}
+
+/* The namespace's own choice, which no option names: a fresh socket has it. */
+static void default_congestion(int fd)
+{
+	_cleanup_close_ int fresh = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, IPPROTO_TCP);
+	char name[16];
+	socklen_t len = sizeof(name);
+
+	if (fresh >= 0 && !getsockopt(fresh, IPPROTO_TCP, TCP_CONGESTION, name, &len))
+		(void)setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, len);
+}
+
+int listener_adopt(const struct capture *c, int fd, uint16_t port)
+{
+	/* The engine sets what this agent's options say; without a word, the predecessor's must not stay. */
+	if (port == WR_PORT_HBONE)
+		default_congestion(fd);
+	return claim(c, fd, port);
 }
 
 static int prepare(const struct capture *c, int fd, int family, uint16_t port)
@@ -45,7 +64,7 @@ static int prepare(const struct capture *c, int fd, int family, uint16_t port)
 		r = set(fd, SOL_SOCKET, SO_MARK, (int)WR_MARK_ANSWER);
 		(void)setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
 	}
-	return r < 0 ? r : listener_claim(c, fd, port);
+	return r < 0 ? r : claim(c, fd, port);
 }
 
 static int bind_any(int fd, int family, uint16_t port)

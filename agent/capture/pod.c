@@ -138,7 +138,7 @@ static int open_listeners(const struct capture *c, const int passed[3], int fds[
 
 		if (passed && passed[0] >= 0) {
 			fds[i] = passed[i];
-			r = listener_claim(c, fds[i], listener_ports[i]);
+			r = listener_adopt(c, fds[i], listener_ports[i]);
 			if (r < 0)
 				return capture_fail(ret_error, r, "cannot claim the passed listener of port %u: %s",
 						    listener_ports[i], strerror(-r));

@@ -106,8 +106,9 @@ int route_local(bool add, int family);
 
 /* --- listener.c --- */
 int listener_open(const struct capture *c, uint16_t port, char **ret_error);
-/* Writes ownership into a listener that a predecessor passed on. */
-int listener_claim(const struct capture *c, int fd, uint16_t port);
+/* Makes a listener that a predecessor passed on this agent's: ownership, and nothing of the other's options. Called in
+ * the pod's namespace. */
+int listener_adopt(const struct capture *c, int fd, uint16_t port);
 
 /* --- probe.c --- */
 bool probe_assumed_missing(const char *list, const char *name);

@@ -28,6 +28,16 @@ const char *const enrolment_states[] = {"pending", "enrolled", "draining", "refu
 static void set_state(struct enrolment *e, enum pod_state state, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
+/* Listeners of a predecessor that nobody will serve: while they are open callers believe that somebody does. */
+static void close_offered(struct enrolment *e)
+{
+	for (int i = 0; i < 3; i++) {
+		if (e->offered[i] >= 0)
+			close(e->offered[i]);
+		e->offered[i] = -1;
+	}
+}
+
 static void set_state(struct enrolment *e, enum pod_state state, const char *fmt, ...)
 {
 	const struct workload *w = e->workload;
@@ -42,6 +52,8 @@ static void set_state(struct enrolment *e, enum pod_state state, const char *fmt
 	e->state = state;
 	free(e->reason);
 	e->reason = strdup(text);
+	if (state == POD_REFUSED)
+		close_offered(e);
 	if (!news)
 		return;
 	if (state == POD_PENDING || state == POD_REFUSED)
@@ -255,9 +267,7 @@ void enrolment_free(struct enrolment *e)
 		e->all->by_number[e->number] = NULL;
 	loop_timer_cancel(e->all->cfg.loop, &e->timer);
 	close_netns(e);
-	for (int i = 0; i < 3; i++)
-		if (e->offered[i] >= 0)
-			close(e->offered[i]);
+	close_offered(e);
 	drop_identity(e);
 	workload_unref(e->workload);
 	free(e->reason);
@@ -418,6 +428,14 @@ void enrolment_look(struct enrolment *e, bool slow)
 		(void)capture_pod_refresh(p->cfg.capture, e->number, e->netns_fd);
 		report_addresses(e);
 	}
+}
+
+void enrolment_offer(struct enrolment *e, const int fds[3])
+{
+	close_offered(e);
+	memcpy(e->offered, fds, sizeof(e->offered));
+	if (e->in_engine || e->state == POD_REFUSED)
+		close_offered(e);
 }
 
 void enrolment_release(struct enrolment *e)

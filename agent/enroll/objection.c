@@ -27,7 +27,7 @@ const char *objection_manifest(const struct workload *w)
 	if (w->host_network)
 		return "hostNetwork: it has no network namespace of its own";
 	if (w->has_sidecar)
-		return "it has an injected sidecar";
+		return "it has an injected sidecar: annotation sidecar.istio.io/status";
 	if (!w->netns_path)
 		return "annotation warren.dev/netns is missing: where is its network namespace?";
 	return NULL;

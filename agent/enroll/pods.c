@@ -108,15 +108,10 @@ void pods_offer_listeners(struct pods *p, const char *uid, const int fds[3])
 {
 	struct enrolment *e = table_get_str(&p->by_uid, uid);
 
-	for (int i = 0; i < 3; i++) {
-		if (!e || e->in_engine) {
-			close(fds[i]);
-			continue;
-		}
-		if (e->offered[i] >= 0)
-			close(e->offered[i]);
-		e->offered[i] = fds[i];
-	}
+	if (e)
+		enrolment_offer(e, fds);
+	for (int i = 0; i < 3 && !e; i++)
+		close(fds[i]);
 }
 
 void pods_set_identity(struct pods *p, struct tls_identity *id)

@@ -28,7 +28,7 @@ struct enrolment {
 	unsigned removals; /* engine removals under way */
 	struct timer timer;
 	unsigned retry_ms;
-	int offered[3];
+	int offered[3]; /* a predecessor's listeners, until the pod is enrolled or refused */
 };
 
 struct pods {
@@ -54,6 +54,8 @@ void enrolment_unwant(struct enrolment *e, const char *why);
 /* A tick: lets go of a namespace that its path no longer names; a slow one also has capture attach to
  * interfaces that came since, and reads the namespace's addresses again. */
 void enrolment_look(struct enrolment *e, bool slow);
+/* Listeners passed on by a predecessor; takes the descriptors. */
+void enrolment_offer(struct enrolment *e, const int fds[3]);
 /* Out of capture at once, and kept out until enrolment_readmit. */
 void enrolment_release(struct enrolment *e);
 void enrolment_readmit(struct enrolment *e);

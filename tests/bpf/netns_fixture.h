@@ -221,6 +221,7 @@ static inline unsigned leaked(int fd)
 	return count;
 }
 
+/* Passes on the listeners that there are: after a first attach, a successor's. */
 static inline void attach(struct fixture *f)
 {
 	struct capture_pod pod = {.number = 7,
@@ -230,7 +231,7 @@ static inline void attach(struct fixture *f)
 				  .netns_fd = f->pod};
 	char *error = NULL;
 
-	if (capture_pod_attach(f->capture, &pod, NULL, f->listeners, &error) < 0)
+	if (capture_pod_attach(f->capture, &pod, f->listeners, f->listeners, &error) < 0)
 		fail_msg("attach: %s", error);
 }
 

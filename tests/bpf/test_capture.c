@@ -75,6 +75,26 @@ static void test_hbone(void **state)
 	close(t);
 }
 
+/* A predecessor's --tunnel-congestion is not its successor's. */
+static void test_listeners_passed_on(void **state)
+{
+	struct fixture *f = *state;
+	int before[3], peer, agent;
+
+	memcpy(before, f->listeners, sizeof(before));
+	assert_int_equal(setsockopt(before[2], IPPROTO_TCP, TCP_CONGESTION, "reno", 4), 0);
+	attach(f);
+	assert_memory_equal(f->listeners, before, sizeof(before));
+	peer = dial(f, f->world, AF_INET, NULL, 0, POD4, 15008);
+	agent = take(f->listeners[2], WAIT_MS, POD4 ":15008", WORLD4);
+	assert_true(agent >= 0);
+	assert_congestion(agent, "reno", false);
+	close(agent);
+	close(peer);
+	/* 15001's is not a matter of the network. */
+	assert_congestion(f->listeners[0], "reno", true);
+}
+
 /* Without an agent: new connections get no answer at all, and nothing of the captured ones is seen outside.
  */
 static void agent_gone(struct fixture *f, const char *pod, const char *dst)
@@ -132,6 +152,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_outbound, setup_attached, fixture_free),
 		cmocka_unit_test_setup_teardown(test_inbound, setup_attached, fixture_free),
 		cmocka_unit_test_setup_teardown(test_hbone, setup_attached, fixture_free),
+		cmocka_unit_test_setup_teardown(test_listeners_passed_on, setup_attached, fixture_free),
 		cmocka_unit_test_setup_teardown(test_agent_gone_v4, setup_attached, fixture_free),
 		cmocka_unit_test_setup_teardown(test_agent_gone_v6, setup_attached, fixture_free),
 	};

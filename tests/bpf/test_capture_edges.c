@@ -358,6 +358,7 @@ static void test_two_nodes(void **state)
 	run("ip -n wr-capw-%d route add default via " POD4, (int)getpid());
 	snprintf(other.node, sizeof(other.node), "wr-cap-%d-b", (int)getpid());
 	other.pod = f->world;
+	other.listeners[0] = other.listeners[1] = other.listeners[2] = -1;
 	open_capture(&other, false);
 	attach(&other);
 	fd = dial(f, f->world, AF_INET, NULL, 0, "10.99.0.1", 80);

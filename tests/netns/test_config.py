@@ -9,7 +9,7 @@ import subprocess
 
 from mesh import BPFFS, BUILD, Mesh, check, eventually
 
-FALLBACK = False
+FALLBACK = "together"
 CTL = os.environ.get("WR_CTL", os.path.join(BUILD, "warrenctl"))
 OK, NOT_SO, USAGE, NO_AGENT, REFUSED = range(5)
 POLICY = {"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "metadata": {"name": "deny-all", "namespace": "demo"}, "spec": {}}
@@ -83,6 +83,40 @@ def test_refused_are_named(m):
     eventually(lambda: "refused:" not in status(m), 5, "gone with them")
 
 
+def test_broken_file_is_said_once(m):
+    """Each change in the folder reads all of it again: what is as wrong as before makes no second line, a new mistake does."""
+    def lines():
+        return [x for x in m.agents[1].text().splitlines() if "wrong.yaml:" in x or "twin.yaml:" in x]
+
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "once", "namespace": "demo"}}
+    m.write("wrong.yaml", "a: [")
+    m.write("once.yaml", account)
+    m.write("twin.yaml", account)
+    eventually(lambda: len(lines()) == 2, 5, "a line each")
+    for n in range(2):
+        m.write("more.yaml", dict(account, metadata={"name": "more-%d" % n, "namespace": "demo"}))
+        eventually(lambda: "more-%d" % n in on(m, 1, "config", "list").stdout, 5, "another read")
+    check(len(lines()) == 2, "no other", lines())
+    m.write("wrong.yaml", "b: 1\na: [")
+    eventually(lambda: len(lines()) == 3, 5, "another mistake")
+    for name in ("wrong.yaml", "once.yaml", "twin.yaml", "more.yaml"):
+        m.remove_manifest(name)
+
+
+def test_files_that_are_not_read(m):
+    """One line of the list for all of them; those of ConfigMaps and editors, which begin with a dot, are nobody's business."""
+    names = ["a.yaml.bak", "notes", "server.YAML", "x.tmp", ".hidden"]
+    for name in names:
+        m.write(name, "a: [")
+    m.write("more.yaml", {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "more", "namespace": "demo"}})
+    want = r"^- +- +- +ignored +%s:0 +not read, as only \*\.yaml, \*\.yml and \*\.json are: a\.yaml\.bak, notes, server\.YAML and 1 more$" % re.escape(m.config)
+    eventually(lambda: len(re.findall(want, on(m, 1, "config", "list").stdout, re.M)) == 1, 5, "one line")
+    check("not read" not in m.agents[1].text() and "ALARM" not in status(m), "nothing is wrong")
+    for name in names + ["more.yaml"]:
+        m.remove_manifest(name)
+    eventually(lambda: "not read" not in on(m, 1, "config", "list").stdout, 5, "gone with them")
+
+
 def test_config_list(m):
     m.write("odd.yaml", 'apiVersion: "v1\\e[31m"\nkind: "Pod\\e[2J\\a"\nmetadata: {name: "x\\e]0;y\\a\\n  forged", namespace: "\\u202e\\u009b"}')
     eventually(lambda: "odd.yaml" in on(m, 1, "config", "list").stdout, 5, "listed")
@@ -145,7 +179,8 @@ def test_environment(m):
 def test_last_release_leaves_nothing(m):
     """Without an agent and without a pod the node's own link, maps and folder go; one that starts makes them anew."""
     pins = os.path.join(BPFFS, "warren", m.agents[1].name.replace(".", ":"))
-    check("app_socket" in os.listdir(pins + "/v1") or m.agents[1].json("bpf")["sockops"] is False, "there before", os.listdir(pins + "/v1"))
+    sockops = m.agents[1].json("bpf")["sockops"]
+    check(("app_socket" in os.listdir(pins + "/v1")) == bool(sockops), "there before", os.listdir(pins + "/v1"))
     m.agents[1].kill()
     try:
         r = on(m, 1, "pod", "release", "client")
@@ -155,12 +190,12 @@ def test_last_release_leaves_nothing(m):
             fcntl.flock(lock, fcntl.LOCK_EX)
             r = on(m, 1, "pod", "release", "--all")
             os.close(lock)
-            check(r.returncode == REFUSED and "starting or ending" in r.stderr and os.path.isdir(pins + "/v1"), "not under an agent that begins", path, r)
-        check(r.stdout == "", "the second was out the first time", r)
+            check(r.returncode == REFUSED and "starting or ending" in r.stderr and not r.stdout, "not under an agent that begins", path, r)
+            check(len(json.loads(on(m, 1, "-j", "pod", "list").stdout)) == 1 and os.path.isdir(pins + "/v1"), "which finds all that there was", path)
         r = on(m, 1, "pod", "release", "--all")
         maps = re.search(r"^removed: (\d+) maps$", r.stdout, re.M)
         check(r.returncode == OK and maps and int(maps.group(1)) >= 9, "says what went", r)
-        check("removed: sockops link\n" in r.stdout and "removed: %s\n" % pins in r.stdout and not os.path.exists(pins), "all of it", r)
+        check(("removed: sockops link\n" in r.stdout) == bool(sockops) and "removed: %s\n" % pins in r.stdout and not os.path.exists(pins), "all of it", r)
         check(on(m, 1, "bpf").returncode == NO_AGENT, "nothing to show")
     finally:
         m.agents[1].start()

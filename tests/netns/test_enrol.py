@@ -236,7 +236,7 @@ def test_refusable_since_the_agent_died(m):
     eventually(lambda: is_enrolled(m.agents[1], "meshless"), 5, "enrolled")
     m.agents[1].kill()
     d = p.manifest()
-    d["spec"]["containers"].append({"name": "istio-proxy"})
+    d["metadata"]["annotations"]["sidecar.istio.io/status"] = "{}"
     m.write("pod-meshless.yaml", d)
     m.agents[1].start()
     got = states(m.agents[1])["meshless"]
@@ -380,7 +380,6 @@ def test_refused_injected_sidecar(m):
     p = m.pod("sidecar", 1)
     d = p.manifest()
     d["metadata"]["annotations"]["sidecar.istio.io/status"] = "{}"
-    d["spec"]["containers"].append({"name": "istio-proxy"})
     refusal(m, "sidecar", ["sidecar"], d, by_design=True)
 
 

@@ -10,7 +10,7 @@ import certs
 import hbone
 from mesh import Mesh, SANITIZER, check, eventually
 
-FALLBACK = False
+FALLBACK = "together"
 DIAL = 3
 
 

@@ -14,7 +14,7 @@ import h2.events
 import h2.settings
 from mesh import Mesh, check, eventually, scaled
 
-FALLBACK = False
+FALLBACK = "together"
 DIAL = 3
 
 

@@ -2,6 +2,7 @@
 """The agent and its command line as an operator meets them: start, readiness, manifests good and bad, the CA's folder."""
 import json
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -10,7 +11,7 @@ import time
 import certs
 from mesh import BUILD, check, eventually, LABEL, Mesh, Process, run, Skip
 
-FALLBACK = False
+FALLBACK = "together"
 
 
 def setup():
@@ -25,11 +26,11 @@ def setup():
     m.service("headless", {"app": "server"}, [("who", 80, 11)], clusterIP="None", clusterIPs=["None"])
     m.apply()
     for n in ("server", "second"):
-        m.pods[n].serve("echo:7", "who:11")
+        m.pods[n].serve("echo:7", "who:11", "echo:12")
     with open("/proc/sys/net/ipv4/tcp_congestion_control") as f, open("/proc/sys/net/ipv4/tcp_available_congestion_control") as g:
         system = f.read().strip()
         m.congestion = [c for c in g.read().split() if c != system]
-    m.agent_options = ["--tunnel-congestion=" + c for c in m.congestion[:1]]
+    m.agent_options = ["--tunnel-congestion=" + c for c in m.congestion[:1]] + ["--exclude-ports=12,13"]
     m.start_agents()
     return m
 
@@ -58,6 +59,22 @@ def test_tunnel_congestion(m):
         text = m.pods[name].sh("ss", "-tinOH", "state", "established", "( sport = :15008 or dport = :15008 )").stdout.splitlines()
         check(text and all(" %s " % m.congestion[0] in line for line in text), "tunnels of %s use %s" % (name, m.congestion[0]), text)
     s.close()
+
+
+def test_excluded_ports(m):
+    """They leave as they are, while everything else is captured."""
+    client, server = m.pods["client"], m.pods["server"]
+    open_to = lambda: {c["dst"] for c in m.agents[1].json("connection")}
+    with client.connect(server.ip, 12) as plain, client.connect(server.ip, 7) as meshed:
+        for s in (plain, meshed):
+            s.sendall(b"x")
+            check(s.recv(1) == b"x", "an echo")
+        eventually(lambda: server.ip + ":7" in open_to(), 5, "captured")
+        check(server.ip + ":12" not in open_to(), "not captured", open_to())
+    dump = m.agents[1].json("bpf")
+    check(sorted(dump["excluded_ports"]) == [12, 13], "as JSON", dump["excluded_ports"])
+    text = m.agents[1].ctl("bpf").stdout
+    check(re.search(r"name wr_excl .*entries 2 of .*\n\t1[23]\n\t1[23]\n", text), "as text", text)
 
 
 def test_service_spreads(m):

@@ -197,7 +197,10 @@ def test_access_line_of_a_foreign_client(m):
     line = through(m, m.pods["plain"], server.ip + ":7", said + [("forwarded", "host=kubernetes.default.svc.cluster.local")])
     check('src.workload="plain" src.namespace="demo"' in line and 'src.cluster="Kubernetes"' in line and "web" not in line, "a known caller is named by the model", line)
     line = through(m, stranger, server.ip + ":7", [("baggage", 'service.name=a"b,k8s.namespace.name=x\ty,k8s.cluster.name=a b'), ("forwarded", "host=plain.demo.svc.cluster.local")])
-    check("src.workload" not in line and "src.namespace" not in line and "src.cluster" not in line and "dst.service" not in line, "nothing that is no name", line)
+    check("src.workload" not in line and "src.namespace" not in line and "src.cluster" not in line, "nothing that is no name", line)
+    check('dst.service="%s"' % host in line, "a Service that has no such pod: the one whose port it is", line)
+    check('dst.service="%s"' % host in through(m, stranger, server.ip + ":7", []), "no word of a Service: the same")
+    check("dst.service" not in through(m, stranger, server.ip + ":11", []), "a port of no Service")
 
 
 def test_malformed_requests_are_stream_errors(m):

@@ -14,6 +14,8 @@
 
 #include <cjson/cJSON.h>
 #include <arpa/inet.h>
+#include <dirent.h>
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <net/if.h>
 #include <netinet/in.h>
@@ -157,6 +159,22 @@ static void add_service(struct model_delta *d, const char *name, const char *vip
 	s->endpoints = e;
 	s->n_endpoints = 1;
 	assert_int_equal(model_delta_add_service(d, s), 0);
+}
+
+/* Threads that may still be made; -1: all. */
+static int threads_left = -1;
+
+int pthread_create(pthread_t *restrict thread, const pthread_attr_t *restrict attr, void *(*fn)(void *),
+		   void *restrict arg)
+{
+	int (*next)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *) =
+		(int (*)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *))(uintptr_t)dlsym(
+			RTLD_NEXT, "pthread_create");
+
+	if (!threads_left)
+		return EAGAIN;
+	threads_left -= threads_left > 0;
+	return next(thread, attr, fn, arg);
 }
 
 static void *control_main(void *arg)
@@ -481,6 +499,14 @@ static void gone(void *arg, uint32_t number)
 	atomic_store(&removed, (int)number);
 }
 
+/* Long before the drains of these tests are over. */
+static void wait_removed(uint32_t number)
+{
+	for (int i = 0; i < 1000 && atomic_load(&removed) != (int)number; i++)
+		usleep(10000);
+	assert_int_equal(atomic_load(&removed), number);
+}
+
 static void removal_ends_by_reset(void **state)
 {
 	char b;
@@ -495,9 +521,7 @@ static void removal_ends_by_reset(void **state)
 	assert_int_equal(recv(a, &b, 1, 0), 1);
 	assert_int_equal(recv(a, &b, 1, 0), -1);
 	assert_int_equal(errno, ECONNRESET);
-	for (int i = 0; i < 200 && !atomic_load(&removed); i++)
-		usleep(10000);
-	assert_int_equal(atomic_load(&removed), 2);
+	wait_removed(2);
 	assert_int_equal(recv(c, &b, 1, 0), -1);
 	close(c);
 	close(a);
@@ -530,20 +554,130 @@ static uint32_t next_goaway(SSL *ssl)
 	}
 }
 
-static void a_tunnel_in_its_handshake_is_handed_over_with_notice(void **state)
+/* A caller's session on a pod's 15008, past the TLS handshake. */
+static SSL *open_session(int fd, struct tls_verify *verify)
 {
 	static const char hello[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0";
+	SSL *ssl = tls_identity_client_ssl(client_id, verify);
+
+	assert_int_equal(SSL_set_fd(ssl, fd), 1);
+	assert_int_equal(SSL_connect(ssl), 1);
+	assert_int_equal(SSL_write(ssl, hello, sizeof(hello)), sizeof(hello));
+	return ssl;
+}
+
+/* Takes no more connections: further SYNs are dropped. */
+static void fill(int fd, const char *ip, int port, int ret_held[4])
+{
+	struct sockaddr_in in = at(ip, port);
+
+	assert_int_equal(listen(fd, 0), 0);
+	for (int i = 0; i < 4; i++) {
+		ret_held[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+		(void)connect(ret_held[i], (struct sockaddr *)&in, sizeof(in));
+	}
+}
+
+/* First a tunnel that is refused, then, as the model changed, plain TCP that is not answered: one deadline for all. A
+ * connection that dials plain TCP alone, and began later, must outlive it. */
+static void a_retry_gets_no_time_of_its_own(void **state)
+{
+	int hole = listen_at(PLAIN, APP_PORT, false), held[4];
+	struct workload *plain_w = workload("plain", PLAIN, TUNNEL_NONE);
+	struct model_delta *d = model_delta_new();
+	struct pollfd p[2] = {{.events = POLLIN}, {.events = POLLIN}};
+
+	(void)state;
+	fill(hole, PLAIN, APP_PORT, held);
+	add_pod(4, client_w, client_id, listen_at(PLAIN_VIP, 80, false), listen_at(PLAIN, 85, false),
+		listen_at(PLAIN, 86, false));
+	p[0].fd = dial(VIP, 80);
+	usleep(1000000);
+	p[1].fd = dial(PLAIN_VIP, 80);
+	add_service(d, "web", VIP, plain_w);
+	engine_model_apply(engine, d);
+	model_delta_free(d);
+	assert_true(poll(p, 2, 10000) > 0);
+	assert_true(p[0].revents);
+	assert_false(p[1].revents);
+	engine_pod_remove(engine, 4, 0, gone, NULL);
+	wait_removed(4);
+	workload_unref(plain_w);
+	for (int i = 0; i < 4; i++)
+		close(held[i]);
+	close(hole);
+	close(p[0].fd);
+	close(p[1].fd);
+}
+
+static void a_pod_without_connections_drains_at_once(void **state)
+{
+	struct tls_verify verify = {.expected = server_id->spiffe};
+	SSL *ssl;
+	int fd;
+
+	(void)state;
+	add_pod(3, server_w, server_id, listen_at(PLAIN, 83, false), listen_at(PLAIN, 84, false),
+		listen_at(PLAIN, 15008, false));
+	fd = dial(PLAIN, 15008);
+	ssl = open_session(fd, &verify);
+	usleep(100000);
+	engine_pod_remove(engine, 3, 60000, gone, NULL);
+	/* Its callers are told all the same, with notice. */
+	assert_int_equal(next_goaway(ssl), 0x7fffffff);
+	wait_removed(3);
+	SSL_free(ssl);
+	tls_verify_done(&verify);
+	close(fd);
+}
+
+static int threads(void)
+{
+	DIR *dir = opendir("/proc/self/task");
+	int n = 0;
+
+	while (readdir(dir))
+		n++;
+	closedir(dir);
+	return n;
+}
+
+/* One of two workers gets a thread: nothing of it, of the pod or of the question is left. */
+static void a_failed_start_leaves_nothing(void **state)
+{
+	struct engine_config cfg = {.workers = 2, .claim_socket = claim};
+	int before = threads(), fd = listen_at(PLAIN, 87, false);
+	struct engine *whole = engine;
+	atomic_int n = 0;
+
+	(void)state;
+	/* A control loop that has ended, as the agent's has by then. */
+	assert_int_equal(loop_new(&cfg.control), 0);
+	assert_int_equal(engine_new(&cfg, &engine), 0);
+	add_pod(1, client_w, client_id, fd, listen_at(PLAIN, 88, false), listen_at(PLAIN, 89, false));
+	engine_dump(engine, "pods", counted, &n);
+	threads_left = 1;
+	assert_int_equal(engine_start(engine), -EAGAIN);
+	threads_left = -1;
+	engine_free(engine);
+	loop_free(cfg.control);
+	engine = whole;
+	assert_int_equal(threads(), before);
+	assert_int_equal(fcntl(fd, F_GETFD), -1);
+	assert_true(atomic_load(&n) > 0);
+}
+
+static void a_tunnel_in_its_handshake_is_handed_over_with_notice(void **state)
+{
 	struct tls_verify verify = {.expected = client_id->spiffe};
 	int fd = dial(CLIENT, 15008);
-	SSL *ssl = tls_identity_client_ssl(client_id, &verify);
+	SSL *ssl;
 
 	(void)state;
 	usleep(100000);
 	engine_hand_over(engine);
 	usleep(100000);
-	assert_int_equal(SSL_set_fd(ssl, fd), 1);
-	assert_int_equal(SSL_connect(ssl), 1);
-	assert_int_equal(SSL_write(ssl, hello, sizeof(hello)), sizeof(hello));
+	ssl = open_session(fd, &verify);
 	/* Streams on their way are still served, those after the second one no more. */
 	assert_int_equal(next_goaway(ssl), 0x7fffffff);
 	uint64_t start = clock_now_ms();
@@ -566,6 +700,9 @@ int main(void)
 		cmocka_unit_test(a_relayed_connection_is_one),
 		cmocka_unit_test(dumps_show_what_is_open),
 		cmocka_unit_test(removal_ends_by_reset),
+		cmocka_unit_test(a_retry_gets_no_time_of_its_own),
+		cmocka_unit_test(a_pod_without_connections_drains_at_once),
+		cmocka_unit_test(a_failed_start_leaves_nothing),
 		cmocka_unit_test(a_tunnel_in_its_handshake_is_handed_over_with_notice),
 	};
 

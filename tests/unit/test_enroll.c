@@ -431,6 +431,38 @@ static void refusals_that_need_help_are_alarms(void **state)
 	assert_int_equal(alarms(), 0);
 }
 
+static int offer(void)
+{
+	int fds[3];
+
+	for (int i = 0; i < 3; i++)
+		fds[i] = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	pods_offer_listeners(pods, "Kubernetes//Pod/shop/web", fds);
+	return fds[2];
+}
+
+/* Refused before the listeners come, refused while they wait for the pod's turn, or not known at all. */
+static void passed_listeners_that_nobody_serves_are_closed(void **state)
+{
+	int fd;
+
+	(void)state;
+	start();
+	assert_int_equal(fcntl(offer(), F_GETFD), -1);
+	apply(true, true);
+	assert_int_equal(fcntl(offer(), F_GETFD), -1);
+	apply(true, false);
+	run_for(20);
+	assert_int_equal(fcntl(offer(), F_GETFD), -1);
+	pods_free(pods);
+	start();
+	apply(true, false);
+	fd = offer();
+	assert_true(fcntl(fd, F_GETFD) >= 0);
+	apply(true, true);
+	assert_int_equal(fcntl(fd, F_GETFD), -1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -441,6 +473,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(label_on_again_during_the_drain_joins_beside_it, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(pod_beyond_the_last_number_joins_when_one_is_free, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(refusals_that_need_help_are_alarms, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(passed_listeners_that_nobody_serves_are_closed, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(attempt_that_cannot_be_undone_ends, set_up, tear_down),
 	};
 

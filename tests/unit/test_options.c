@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The agent's options: defaults, their order of precedence, wrong values. */
+#include "agent/option_values.h"
 #include "agent/options.h"
 #include "engine/base/cleanup.h"
 
@@ -81,6 +82,27 @@ static void values_are_read(void **state)
 	assert_string_equal(o.mesh_cidrs[3], "172.16.0.0/12");
 }
 
+static void ports_are_counted(void **state)
+{
+	uint16_t ports[VALUE_PORTS_MAX];
+	char many[VALUE_PORTS_MAX * 2 + 2];
+	struct options o;
+
+	(void)state;
+	assert_int_equal(PARSE(&o, NEEDED), 0);
+	assert_int_equal(value_ports(o.exclude_ports, ports), 0);
+	assert_int_equal(PARSE(&o, NEEDED, "--exclude-ports=22,65535"), 0);
+	assert_int_equal(value_ports(o.exclude_ports, ports), 2);
+	assert_int_equal(ports[0], 22);
+	assert_int_equal(ports[1], 65535);
+	for (size_t i = 0; i < sizeof(many) - 1; i++)
+		many[i] = i % 2 ? ',' : '9';
+	many[sizeof(many) - 3] = many[sizeof(many) - 1] = 0;
+	assert_int_equal(value_ports(many, ports), VALUE_PORTS_MAX);
+	many[sizeof(many) - 3] = ',';
+	assert_int_equal(value_ports(many, ports), -EINVAL);
+}
+
 static void later_wins(void **state)
 {
 	char path[] = "/tmp/wr-options-XXXXXX";
@@ -123,6 +145,13 @@ static void wrong_values_name_themselves(void **state)
 		{"--buffer-limit=99999999999999999999", "buffer-limit"},
 		{"--on-agent-loss=maybe", "on-agent-loss"},
 		{"--tunnel-congestion=nonesuch", "tunnel-congestion"},
+		{"--exclude-ports=0", "exclude-ports"},
+		{"--exclude-ports=65536", "exclude-ports"},
+		{"--exclude-ports=22,", "exclude-ports"},
+		{"--exclude-ports=22,,23", "exclude-ports"},
+		{"--exclude-ports=ssh", "exclude-ports"},
+		{"--exclude-ports=+22", "exclude-ports"},
+		{"--exclude-ports=22;23", "exclude-ports"},
 		{"--mesh-cidr=10.0.0.0/33", "mesh-cidr"},
 		{"--mesh-cidr=10.0.0.0/8,x", "mesh-cidr"},
 		{"--log=loud", "log"},
@@ -500,6 +529,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(defaults_hold),
 		cmocka_unit_test(values_are_read),
+		cmocka_unit_test(ports_are_counted),
 		cmocka_unit_test(later_wins),
 		cmocka_unit_test(wrong_values_name_themselves),
 		cmocka_unit_test(file_holds_comments_quotes_and_lists),

@@ -234,6 +234,38 @@ static void bad_values_are_refused_and_the_last_good_stays(void **state)
 	assert_int_equal(resource("Service/shop/web")->state, RESOURCE_APPLIED);
 }
 
+/* Of the fields that Warren uses: of all others the API has more than it knows. */
+static void misspelt_fields_are_named(void **state)
+{
+	static const struct {
+		const char *from, *with, *said;
+	} cases[] = {
+		{"nodeName: n2, serviceA", "nodename: n2, serviceA",
+		 "spec.nodename: unknown field, did you mean nodeName?"},
+		{"nodeName: n2, serviceA", "nodeNmae: n2, serviceA",
+		 "spec.nodeNmae: unknown field, did you mean nodeName?"},
+		{"labels: {app: web}", "label: {app: web}", "metadata.label: unknown field, did you mean labels?"},
+		{"nodeName: n2, serviceA", "nodeName: n2, hostNetworks: true, serviceA",
+		 "spec.hostNetworks: unknown field, did you mean hostNetwork?"},
+		{"podIPs: [{ip: 10.0.2.1}", "podIps: [{ip: 10.0.2.1}",
+		 "status.podIps: unknown field, did you mean podIPs?"},
+		{"nodeName: n2, serviceA", "nodeName: n2, hostname: x, hostPID: true, initContainers: [], serviceA",
+		 NULL},
+		{"conditions: [{type: Ready, status: 'True'}]", "hostIP: 1.2.3.4, hostIPs: [], podIP: 10.0.2.1", NULL},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		const struct resource *r;
+
+		edit(cases[i].from, cases[i].with);
+		r = resource("Pod/shop/web-1");
+		if (r->state != (cases[i].said ? RESOURCE_WARNED : RESOURCE_APPLIED) ||
+		    strcmp(r->reason ? r->reason : "", cases[i].said ? cases[i].said : ""))
+			fail_msg("%s: %s", cases[i].with, r->reason ? r->reason : "nothing was said");
+	}
+}
+
 static void what_is_unknown_warns_or_is_ignored(void **state)
 {
 	(void)state;
@@ -510,9 +542,35 @@ static void sidecar_and_host_network_stay_out(void **state)
 {
 	(void)state;
 	edit("containers: [{name: c,", "containers: [{name: istio-proxy,");
+	assert_int_equal(to("10.0.2.1", 80).kind, ROUTE_HBONE);
+	edit("metadata: {name: web-1,", "metadata: {annotations: {sidecar.istio.io/status: '{}'}, name: web-1,");
 	assert_int_equal(to("10.0.2.1", 80).kind, ROUTE_TCP);
 	edit("nodeName: n2, serviceAccountName", "hostNetwork: true, nodeName: n2, serviceAccountName");
 	assert_int_equal(to("10.0.2.1", 80).kind, ROUTE_PASSTHROUGH);
+}
+
+static const char *service_behind(const char *ip, uint16_t port)
+{
+	struct ip_port target = {.port = port};
+	const struct service *s;
+
+	assert_int_equal(ip_addr_parse(ip, &target.ip), 0);
+	s = model_service_by_target(model, &target);
+	return s ? s->name : "";
+}
+
+/* Of this node's pods only. */
+static void port_of_a_pod_tells_its_service(void **state)
+{
+	(void)state;
+	assert_string_equal(service_behind("10.0.2.1", 8080), "");
+	edit("nodeName: n2, serviceAccountName", "nodeName: n1, serviceAccountName");
+	assert_string_equal(service_behind("10.0.2.1", 8080), "web");
+	assert_string_equal(service_behind("fd00::1", 81), "web");
+	assert_string_equal(service_behind("10.0.2.1", 80), "");
+	assert_string_equal(service_behind("10.0.2.2", 9090), "");
+	edit("{name: http, port: 80, targetPort: http}, ", "");
+	assert_string_equal(service_behind("10.0.2.1", 8080), "");
 }
 
 /* A mistake in a labelled pod's manifest never opens a way in plaintext to it. */
@@ -913,6 +971,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(an_address_that_was_handed_on, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(only_what_changed_is_published, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(bad_values_are_refused_and_the_last_good_stays, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(misspelt_fields_are_named, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(what_is_unknown_warns_or_is_ignored, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(null_is_as_good_as_absent, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(broken_yaml_keeps_the_file, set_up, tear_down),
@@ -921,6 +980,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(named_ports_are_tcp, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(owners_name_the_workload, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(an_address_has_one_owner, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(port_of_a_pod_tells_its_service, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(sidecar_and_host_network_stay_out, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(pod_without_a_namespace_is_not_sent_plaintext, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(kept_state_is_its_sources, set_up, tear_down),

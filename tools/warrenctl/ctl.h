@@ -94,11 +94,12 @@ int policy_verdicts(struct ctl *c);
 int local_doctor(struct ctl *c);
 int local_pods(struct ctl *c, cJSON **ret);
 int local_bpf(struct ctl *c, cJSON **ret);
-/* name NULL: every pod, and once none is left what the node itself keeps in the kernel. */
+/* name NULL: every pod, and once none is left what the node itself keeps in the kernel. No agent can start on half of
+ * it. */
 int local_release(struct ctl *c, const char *name);
 
 /* --- unpin.c --- */
 
-/* Removes the pins of c's node, which captures no pod and has no agent, and adds to `removed` what they were.
- * A code with the reason remembered, also when only a part went. */
+/* Removes the pins of c's node, which captures no pod and whose locks the caller holds, and adds to `removed` what they
+ * were. A code with the reason remembered, also when only a part went. */
 int unpin_node(struct ctl *c, cJSON *removed);

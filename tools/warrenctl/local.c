@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 
 int local_doctor(struct ctl *c)
@@ -157,13 +158,46 @@ static void print_released(const struct ctl *c, int count, cJSON *removed)
 	cJSON_Delete(o);
 }
 
+/* Locked, or -1 with errno: EWOULDBLOCK when an agent has it. */
+static int lock(const char *path)
+{
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
+		return -1;
+	return take_fd(fd);
+}
+
+/* The two locks of the node's agent, as far as there are files for them. One that is starting or ending answers no
+ * call, but has them. */
+static int hold_node(struct ctl *c, int *ret_run_dir, int *ret_pins)
+{
+	char folder[4096], path[4200];
+	int r = client_find_pins(c);
+
+	if (r)
+		return r;
+	client_pin_path(c, c->node, folder, sizeof(folder));
+	snprintf(path, sizeof(path), "%s/%s/lock", c->run_dir, c->node);
+	*ret_run_dir = lock(path);
+	if (*ret_run_dir >= 0 || errno == ENOENT)
+		*ret_pins = lock(folder);
+	if (*ret_pins >= 0 || errno == ENOENT)
+		return CTL_OK;
+	return ctl_error(c, CTL_REFUSED, "node %s: nothing was released: %s", c->node,
+			 errno == EWOULDBLOCK ? "an agent is starting or ending; try again" : strerror(errno));
+}
+
 int local_release(struct ctl *c, const char *name)
 {
+	_cleanup_close_ int run_dir = -1, pins = -1;
 	struct capture *cap = NULL;
-	int r = open_pins(c, &cap), count;
+	int r = hold_node(c, &run_dir, &pins), count;
 	cJSON *removed = NULL;
 	size_t left = 0;
 
+	if (r == CTL_OK)
+		r = open_pins(c, &cap);
 	if (r)
 		return r;
 	count = detach(c, cap, name, &left);

@@ -41,6 +41,11 @@ static const struct column certificate_columns[] = {{"IDENTITY", "identity", AS_
 						    {"USERS", "users", AS_NUMBER},
 						    {"SERIAL", "serial", AS_TEXT}};
 
+static const struct column memory_columns[] = {
+	{"WORKER", "worker", AS_NUMBER},	{"BUSY %", "busy_percent", AS_NUMBER},
+	{"BACKLOG", "backlog_bytes", AS_BYTES}, {"BUDGET", "budget_bytes", AS_BYTES},
+	{"WINDOW", "window_bytes", AS_BYTES},	{"GROWN", "window_grown_bytes", AS_BYTES}};
+
 static int show_rows(struct ctl *c, const char *command, const struct column *columns, int n)
 {
 	cJSON *result = NULL;
@@ -76,6 +81,12 @@ static int cmd_certificate(struct ctl *c, const char *arg)
 {
 	(void)arg;
 	return show_rows(c, "certificate list", certificate_columns, ARRAY_SIZE(certificate_columns));
+}
+
+static int cmd_memory(struct ctl *c, const char *arg)
+{
+	(void)arg;
+	return show_rows(c, "memory show", memory_columns, ARRAY_SIZE(memory_columns));
 }
 
 /* Asks the pins in the agent's place when r says that it gave no answer. An agent that is there nevertheless is
@@ -344,6 +355,9 @@ static const struct command {
 	{"connection", "unmanaged", "", "those the agent does not carry: older than enrolment", cmd_unmanaged},
 	{"connection", "close", "--unmanaged", "end these by a reset", cmd_close},
 	{"tunnel", "list", "", "HBONE tunnels: peer, TLS version, streams", cmd_tunnel},
+	{"memory", "show", "",
+	 "per worker: share of time at work, bytes that apps have not taken and their limit, stream windows",
+	 cmd_memory},
 	{"certificate", "list", "", "certificates of this node's workloads", cmd_certificate},
 	{"policy", "verdicts", "", "how often which policy, rule and field denied, or would have", cmd_policy_verdicts},
 	{"policy", "check", "--from=WHO --to=POD", "may it, and why: exits 0 when allowed, 1 when denied",

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Takes away what a node keeps pinned when its last pod is out of capture: the sockops link, the maps, the
- * folders. In: a node without an agent. Out: the names of what went. Called by local.c.
+ * folders. In: a node without an agent, whose locks the caller holds. Out: the names of what went. Called by local.c.
  */
 #include "ctl.h"
 #include "abi/marks.h"
@@ -12,17 +12,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/file.h>
-
-/* Locked, or -1 with errno; EWOULDBLOCK when an agent has it. */
-static int lock(const char *path)
-{
-	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
-
-	if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) < 0)
-		return -1;
-	return take_fd(fd);
-}
 
 static void add(cJSON *removed, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
@@ -59,19 +48,10 @@ static void unlink_pins(int dir, cJSON *removed)
 
 int unpin_node(struct ctl *c, cJSON *removed)
 {
-	_cleanup_close_ int held = -1, owned = -1, dir = -1;
+	_cleanup_close_ int dir = -1;
 	char folder[4096], path[4200], holder[4200];
 
-	/* An agent that is starting or ending answers no call, and has these. Kept to the end, so that none
-	 * starts on half of what there was. */
 	client_pin_path(c, c->node, folder, sizeof(folder));
-	snprintf(path, sizeof(path), "%s/%s/lock", c->run_dir, c->node);
-	held = lock(path);
-	if (held >= 0 || errno == ENOENT)
-		owned = lock(folder);
-	if (owned < 0)
-		return ctl_error(c, CTL_REFUSED, "the node's pins stay: %s",
-				 errno == EWOULDBLOCK ? "an agent is starting or ending" : strerror(errno));
 	snprintf(path, sizeof(path), "%s/v%d", folder, WR_ABI_VERSION);
 	dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (dir < 0)

@@ -30,14 +30,10 @@ struct loop {
 	bool signalled;
 };
 
-static void wake_ready(struct watch *w, uint32_t events)
+void loop_run_messages(struct loop *l)
 {
-	struct loop *l = container_of(w, struct loop, wake);
 	struct loop_msg *m;
-	uint64_t count;
 
-	(void)events;
-	(void)!read(w->fd, &count, sizeof(count));
 	pthread_mutex_lock(&l->lock);
 	m = l->messages;
 	l->messages = NULL;
@@ -50,6 +46,15 @@ static void wake_ready(struct watch *w, uint32_t events)
 		m->fn(m);
 		m = next;
 	}
+}
+
+static void wake_ready(struct watch *w, uint32_t events)
+{
+	uint64_t count;
+
+	(void)events;
+	(void)!read(w->fd, &count, sizeof(count));
+	loop_run_messages(container_of(w, struct loop, wake));
 }
 
 int loop_new(struct loop **ret)

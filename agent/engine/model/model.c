@@ -2,6 +2,7 @@
 /* The index over workloads and services: applies deltas, answers look-ups. One per thread; called by source, proxy,
  * agent. */
 #include "engine/model/model.h"
+#include "target.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -28,6 +29,7 @@ struct model *model_free(struct model *m)
 	table_done(&m->workload_by_addr);
 	table_done(&m->services_by_hostname);
 	table_done(&m->service_by_vip);
+	target_done(&m->targets);
 	free(m);
 	return NULL;
 }
@@ -49,6 +51,7 @@ static void drop_workload(struct model *m, struct workload *w)
 static void drop_service(struct model *m, struct service *s)
 {
 	unindex(&m->service_by_vip, s->vips, s->n_vips, s);
+	target_remove(&m->targets, s);
 	service_unref(s);
 }
 
@@ -79,7 +82,7 @@ static int put_service(struct model *m, struct service *s)
 		drop_service(m, old);
 	for (size_t i = 0; i < s->n_vips && r == 0; i++)
 		r = table_put(&m->service_by_vip, &s->vips[i], sizeof(s->vips[i]), s, NULL);
-	return r;
+	return r < 0 ? r : target_add(&m->targets, s);
 }
 
 int model_apply(struct model *m, const struct model_delta *d)
@@ -121,6 +124,11 @@ struct workload *model_workload_by_uid(const struct model *m, const char *uid)
 struct service *model_service_by_vip(const struct model *m, const struct ip_addr *vip)
 {
 	return table_get(&m->service_by_vip, vip, sizeof(*vip));
+}
+
+struct service *model_service_by_target(const struct model *m, const struct ip_port *target)
+{
+	return target_find(&m->targets, &target->ip, target->port);
 }
 
 struct service *model_service_by_hostname(const struct model *m, const char *hostname)

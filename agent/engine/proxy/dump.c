@@ -152,6 +152,8 @@ cJSON *dump_worker(struct worker *w, const char *what)
 		add_number(o, "backlog_bytes", local_backlog_bytes());
 		add_number(o, "budget_bytes", w->budget);
 		add_number(o, "window_level", w->window_level);
+		add_number(o, "window_bytes", worker_stream_window(w));
+		add_number(o, "window_grown_bytes", w->window_grown);
 		add_number(o, "busy_percent", loop_busy_percent(w->loop));
 		cJSON_AddItemToArray(array, o);
 		return array;

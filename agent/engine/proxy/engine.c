@@ -87,6 +87,7 @@ int engine_new(const struct engine_config *cfg, struct engine **ret)
 	if (!e)
 		return -ENOMEM;
 	list_init(&e->removing);
+	list_init(&e->dumps);
 	e->cfg = *cfg;
 	e->n_workers = cfg->workers ? cfg->workers : 1;
 	e->max_fds = descriptor_limit();
@@ -123,22 +124,55 @@ static void *worker_main(void *arg)
 int engine_start(struct engine *e)
 {
 	sigset_t all, old;
-	unsigned i;
 	int r = 0;
 
 	/* Signals are the control thread's business. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_BLOCK, &all, &old);
-	for (i = 0; i < e->n_workers && !r; i++)
-		r = -pthread_create(&e->workers[i].thread, NULL, worker_main, &e->workers[i]);
+	while (r == 0 && e->n_started < e->n_workers) {
+		struct worker *w = &e->workers[e->n_started];
+
+		r = -pthread_create(&w->thread, NULL, worker_main, w);
+		e->n_started += r == 0;
+	}
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	e->started = r == 0;
 	return r;
+}
+
+struct dump {
+	struct list node; /* engine->dumps */
+	struct loop_msg msg;
+	struct engine *e;
+	unsigned next;
+	char what[16];
+	cJSON *array;
+	void (*done)(void *arg, struct cJSON *array);
+	void *arg;
+};
+
+static void dump_end(struct dump *d)
+{
+	list_remove(&d->node);
+	d->done(d->arg, d->array);
+	free(d);
 }
 
 static void act_stop(struct command *c)
 {
 	loop_stop(c->w->loop);
+}
+
+static void stop_workers(struct engine *e)
+{
+	if (e->n_started)
+		broadcast(e, &(struct command){.act = act_stop});
+	for (unsigned i = 0; i < e->n_started; i++)
+		pthread_join(e->workers[i].thread, NULL);
+	/* What was on its way to a worker that had ended, or never began, holds connections and references. */
+	for (unsigned i = 0; e->workers && i < e->n_workers && e->workers[i].loop; i++) {
+		loop_run_messages(e->workers[i].loop);
+		worker_close_all(&e->workers[i]);
+	}
 }
 
 struct engine *engine_free(struct engine *e)
@@ -148,10 +182,9 @@ struct engine *engine_free(struct engine *e)
 
 	if (!e)
 		return NULL;
-	if (e->started)
-		broadcast(e, &(struct command){.act = act_stop});
-	for (unsigned i = 0; i < e->n_workers && e->started; i++)
-		pthread_join(e->workers[i].thread, NULL);
+	stop_workers(e);
+	while (!list_empty(&e->dumps))
+		dump_end(list_entry(e->dumps.next, struct dump, node));
 	while ((s = table_next(&e->pods, &it))) {
 		s->done = NULL;
 		table_del(&e->pods, &s->number, sizeof(s->number));
@@ -370,22 +403,9 @@ void engine_trace(struct engine *e, unsigned ms)
 
 /* --- inspection: each worker adds its part on its own thread, one after the other --- */
 
-struct dump {
-	struct loop_msg msg;
-	struct engine *e;
-	unsigned next;
-	char what[16];
-	cJSON *array;
-	void (*done)(void *arg, struct cJSON *array);
-	void *arg;
-};
-
 static void dump_done(struct loop_msg *m)
 {
-	struct dump *d = container_of(m, struct dump, msg);
-
-	d->done(d->arg, d->array);
-	free(d);
+	dump_end(container_of(m, struct dump, msg));
 }
 
 static void dump_step(struct loop_msg *m)
@@ -416,5 +436,6 @@ void engine_dump(struct engine *e, const char *what, void (*done)(void *arg, str
 	}
 	*d = (struct dump){.msg.fn = dump_step, .e = e, .array = array, .done = done, .arg = arg};
 	snprintf(d->what, sizeof(d->what), "%s", what);
+	list_append(&e->dumps, &d->node);
 	loop_post(e->workers[0].loop, &d->msg);
 }

@@ -199,6 +199,15 @@ static struct service *forwarded_service(struct pod *p, const struct ip_addr *ow
 	return s && serves(s, own) ? s : NULL;
 }
 
+/* For the log: by which Service the caller came. One that does not say, or says what cannot be, is taken for the caller
+ * of the first Service that sends anybody here (istio/ztunnel guess_inbound_service). */
+static struct service *service_used(const struct conn *c, const char *forwarded)
+{
+	struct service *s = forwarded_service(c->pod, &c->dst.ip, forwarded);
+
+	return s ? s : model_service_by_target(c->pod->w->model, &c->dst);
+}
+
 /* For the log: who calls, by address, else in its own words; by which Service and authority. */
 static void note_caller(struct conn *c, const struct tunnel *t, const struct h2_headers *h)
 {
@@ -207,7 +216,7 @@ static void note_caller(struct conn *c, const struct tunnel *t, const struct h2_
 	struct workload *said = peer ? NULL : hbone_baggage_parse(h->baggage);
 	struct hbone_authority a;
 
-	conn_set_route(c, peer ? peer : said, forwarded_service(c->pod, &t->local.ip, h->forwarded));
+	conn_set_route(c, peer ? peer : said, service_used(c, h->forwarded));
 	workload_unref(said);
 	if (!hbone_authority_parse(h->authority, h->authority_len, &a) && a.is_host)
 		c->authority = strdup(h->authority);
@@ -357,7 +366,7 @@ void inbound_accept_plain(struct pod *p, int fd, const struct ip_port *client, c
 	}
 	c->client = *client;
 	c->dst = *dst;
-	conn_set_route(c, model_workload_by_addr(p->w->model, &client->ip), NULL);
+	conn_set_route(c, model_workload_by_addr(p->w->model, &client->ip), service_used(c, ""));
 	if (local_init(&c->app, p->w->loop, fd, relay_app_event) < 0) {
 		sock_close_reset(fd);
 		conn_end(c, WR_REASON_INTERNAL, true);

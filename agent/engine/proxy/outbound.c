@@ -207,10 +207,13 @@ static void arrive(struct loop_msg *m)
 	struct move *mv = container_of(m, struct move, msg);
 	struct pod *p = worker_pod(mv->to, mv->number);
 
-	if (p && !p->draining)
+	if (p) {
 		try_route(p, &mv->a);
-	else
+	} else {
+		/* The pod went while it was on its way. */
+		conn_log_refused(ACCESS_OUTBOUND, &mv->a.client, &mv->a.dst, WR_REASON_POD_REMOVED);
 		sock_close_reset(mv->a.fd);
+	}
 	free(mv);
 }
 
@@ -219,7 +222,8 @@ static bool moved(struct pod *p, struct attempt *a, const struct route *r)
 	unsigned owner = pool_worker(p, r->workload, &r->next_hop, &a->client);
 	struct move *m;
 
-	if (owner == p->w->index)
+	/* A pod that drains may be gone from the owner already: what is left of it stays where it is. */
+	if (owner == p->w->index || p->draining)
 		return false;
 	m = malloc(sizeof(*m));
 	if (!m)

@@ -227,8 +227,8 @@ void pod_hand_over(struct pod *p)
 
 void pod_drain(struct pod *p, unsigned drain_ms)
 {
-	pod_stop_accepting(p);
 	p->draining = true;
+	pod_stop_accepting(p);
 	list_foreach_safe(n, tmp, &p->tunnels) {
 		struct tunnel *t = list_entry(n, struct tunnel, node);
 
@@ -239,10 +239,12 @@ void pod_drain(struct pod *p, unsigned drain_ms)
 	}
 	/* Even at once means one round later: the GOAWAY is to leave first. */
 	loop_timer_set(p->w->loop, &p->drain, drain_ms ? drain_ms : 1);
+	pod_check_drained(p);
 }
 
+/* Tunnels count, too: one whose callers have had notice still owes them the streams that are on their way. */
 void pod_check_drained(struct pod *p)
 {
-	if (p->draining && list_empty(&p->conns) && timer_armed(&p->drain))
+	if (p->draining && list_empty(&p->conns) && list_empty(&p->tunnels) && timer_armed(&p->drain))
 		loop_timer_set(p->w->loop, &p->drain, 1);
 }

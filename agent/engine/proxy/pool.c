@@ -2,7 +2,7 @@
 /*
  * Tunnels of a pod by (source address, accepted destination identity, next hop). One per key; another when the first is
  * at its stream limit, but none beside one that allows no stream at all. A key belongs to one worker, so look-ups need
- * no lock. Called by outbound.c and tunnel.c.
+ * no lock; while that one is saturated the others dial tunnels of their own. Called by outbound.c and tunnel.c.
  */
 #include "worker.h"
 #include "engine/base/cleanup.h"
@@ -28,12 +28,19 @@ static size_t make_key(const struct workload *dst, const struct ip_port *next_ho
 	return n + id;
 }
 
+static bool is_saturated(const struct worker *w)
+{
+	return loop_busy_percent(w->loop) >= LIMIT_WORKER_BUSY_PERCENT;
+}
+
 unsigned pool_worker(const struct pod *p, const struct workload *dst, const struct ip_port *next_hop,
 		     const struct ip_port *client)
 {
 	char key[POOL_KEY_MAX];
+	unsigned owner = table_hash(key, make_key(dst, next_hop, client, key)) % p->w->e->n_workers;
 
-	return table_hash(key, make_key(dst, next_hop, client, key)) % p->w->e->n_workers;
+	/* Whoever accepted the connection had time for it. */
+	return is_saturated(&p->w->e->workers[owner]) && !is_saturated(p->w) ? p->w->index : owner;
 }
 
 static bool has_room(const struct tunnel *t)

@@ -139,6 +139,16 @@ static void late(struct timer *t)
 	conn_end(c, c->kind == CONN_IN_PLAIN ? WR_REASON_APP_TIMEOUT : WR_REASON_DIAL_TIMEOUT, true);
 }
 
+/* An outbound connection may have spent a part of its time on tunnels. */
+static uint64_t dial_ms(const struct conn *c)
+{
+	uint64_t now = worker_now_ms(c->pod->w);
+
+	if (c->kind == CONN_IN_PLAIN)
+		return LIMIT_APP_CONNECT_MS;
+	return c->deadline_ms > now ? c->deadline_ms - now : 0;
+}
+
 int relay_start(struct conn *c, int far_fd)
 {
 	struct relay *r = relay_of(c);
@@ -146,7 +156,7 @@ int relay_start(struct conn *c, int far_fd)
 
 	task_init(&r->more, more);
 	c->timer.fn = late;
-	loop_timer_set(w->loop, &c->timer, c->kind == CONN_IN_PLAIN ? LIMIT_APP_CONNECT_MS : w->e->cfg.dial_timeout_ms);
+	loop_timer_set(w->loop, &c->timer, dial_ms(c));
 	return local_init(&r->far, w->loop, far_fd, far_event);
 }
 

@@ -39,7 +39,8 @@ struct engine {
 	struct table pods;	     /* control thread: number -> struct pod_shared */
 	struct list removing;	     /* control thread: pod_shared of removed pods whose end has not been reported */
 	atomic_ulong trace_until_ms; /* verdicts are traced until then */
-	bool started;
+	struct list dumps;	     /* control thread: under way */
+	unsigned n_started;	     /* workers that have a thread */
 };
 
 struct worker {
@@ -215,6 +216,7 @@ void pod_stop_accepting(struct pod *p);
 /* The listeners are a successor's now: accepts no more, asks callers to open their tunnels anew. */
 void pod_hand_over(struct pod *p);
 void pod_drain(struct pod *p, unsigned drain_ms);
+/* Ends a drain that has nothing left to wait for. After each end of a connection or tunnel. */
 void pod_check_drained(struct pod *p);
 void pod_set_workload(struct pod *p, struct workload *w);
 struct pod_shared *pod_shared_unref(struct pod_shared *s);
@@ -321,7 +323,8 @@ void session_flush(struct tunnel *t);
 int pool_get(struct pod *p, const struct workload *dst, const struct ip_port *next_hop, const struct ip_port *client,
 	     struct tunnel **ret);
 void pool_remove(struct tunnel *t);
-/* The worker that owns this tunnel key: connections move there before any byte moved. */
+/* The worker whose tunnel a connection accepted by p's is to use: it moves there before any byte moved. The owner of
+ * the tunnel key, or p's own while the owner is saturated. */
 unsigned pool_worker(const struct pod *p, const struct workload *dst, const struct ip_port *next_hop,
 		     const struct ip_port *client);
 

@@ -5,6 +5,7 @@
  */
 #include "resource.h"
 #include "engine/base/cleanup.h"
+#include "spelling.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -37,12 +38,14 @@ static bool refuse(struct check *c, const cJSON *at, const char *fmt, ...)
 	return false;
 }
 
-static void warn(struct check *c, const char *where, const char *field)
+/* `meant`: the field that this may be; NULL when there is none. */
+static void warn(struct check *c, const char *where, const char *field, const char *meant)
 {
 	if (c->refused || c->warned)
 		return;
 	c->warned = true;
-	snprintf(c->reason, sizeof(c->reason), "%s%s%s: unknown field, ignored", where, *where ? "." : "", field);
+	snprintf(c->reason, sizeof(c->reason), "%s%s%s: unknown field, %s%s%s", where, *where ? "." : "", field,
+		 meant ? "did you mean " : "ignored", meant ? meant : "", meant ? "?" : "");
 }
 
 const char *decode_string(const cJSON *o, const char *name, const char *fallback)
@@ -72,7 +75,25 @@ static void known(struct check *c, const char *where, const cJSON *o, const char
 		for (const char *const *n = names; *n && !found; n++)
 			found = !strcmp(*n, i->string);
 		if (!found)
-			warn(c, where, i->string);
+			warn(c, where, i->string, NULL);
+	}
+}
+
+/* Where the API has many more fields than Warren uses, only what may be one of these is warned of. */
+static void near(struct check *c, const char *where, const cJSON *o, const char *const used[])
+{
+	const cJSON *i;
+
+	cJSON_ArrayForEach(i, o) {
+		const char *meant = NULL;
+		bool found = false;
+
+		for (const char *const *n = used; *n && !found; n++) {
+			found = !strcmp(*n, i->string);
+			meant = spelling_near(i->string, *n) ? *n : meant;
+		}
+		if (meant && !found)
+			warn(c, where, i->string, meant);
 	}
 }
 
@@ -162,8 +183,17 @@ static bool mode_label(struct check *c, const cJSON *labels)
 
 static bool metadata(struct check *c, const cJSON *tree)
 {
+	static const char *const used[] = {"name",
+					   "namespace",
+					   "labels",
+					   "annotations",
+					   "ownerReferences",
+					   "creationTimestamp",
+					   "deletionTimestamp",
+					   NULL};
 	const cJSON *m = get(tree, "metadata");
 
+	near(c, "metadata", m, used);
 	return want_object(c, tree, "", "metadata", true) && dns_name(c, m, "metadata", "name", true) &&
 	       dns_name(c, m, "metadata", "namespace", false) && want_object(c, m, "metadata", "labels", false) &&
 	       want_object(c, m, "metadata", "annotations", false) &&
@@ -186,8 +216,12 @@ static bool is_empty_text(const cJSON *v)
 
 static bool pod(struct check *c, const cJSON *tree)
 {
+	static const char *const in_spec[] = {"nodeName", "serviceAccountName", "hostNetwork", "containers", NULL};
+	static const char *const in_status[] = {"phase", "podIP", "podIPs", "conditions", NULL};
 	const cJSON *spec = get(tree, "spec"), *status = get(tree, "status"), *i, *k;
 
+	near(c, "spec", spec, in_spec);
+	near(c, "status", status, in_status);
 	if (!want_object(c, tree, "", "spec", true) || !want_object(c, tree, "", "status", false) ||
 	    !want_string(c, spec, "spec", "nodeName", false) || !account_name(c, spec) ||
 	    !want_bool(c, spec, "spec", "hostNetwork") || !want_list(c, spec, "spec", "containers") ||

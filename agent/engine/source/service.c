@@ -94,6 +94,9 @@ static int fill_ports(struct service *s, const cJSON *spec)
 	return 0;
 }
 
+/* What a Service is called by inside the mesh: its cluster addresses. Not spec.externalIPs, as in Istio, and, other
+ * than there, not status.loadBalancer either: such an address may be shared by several Services, or be a node's own (as
+ * K3s has it), and whoever dialled another port of it would get nowhere. Both are left to the node's own datapath. */
 static int fill_vips(struct service *s, const cJSON *spec)
 {
 	const cJSON *ips = get(spec, "clusterIPs"), *i;

@@ -148,11 +148,52 @@ static void read_file(struct source *s, int dir, const char *name)
 		store_keep_file(&s->store, path, 0, "out of memory");
 }
 
-static int is_manifest(const struct dirent *d)
+static int is_visible(const struct dirent *d)
 {
-	const char *dot = strrchr(d->d_name, '.');
+	return d->d_name[0] != '.';
+}
 
-	return d->d_name[0] != '.' && dot && (!strcmp(dot, ".yaml") || !strcmp(dot, ".yml") || !strcmp(dot, ".json"));
+static bool is_manifest(const char *name)
+{
+	const char *dot = strrchr(name, '.');
+
+	return dot && (!strcmp(dot, ".yaml") || !strcmp(dot, ".yml") || !strcmp(dot, ".json"));
+}
+
+static int count_manifests(struct dirent *const *names, int n)
+{
+	int manifests = 0;
+
+	for (int i = 0; i < n; i++)
+		manifests += is_manifest(names[i]->d_name);
+	return manifests;
+}
+
+/* One line for all that is passed over, whatever else is kept in the folder: a manifest may be among it. */
+static void pass_over(struct source *s, struct dirent *const *names, int n)
+{
+	int others = n - count_manifests(names, n), said = 0;
+	char text[300];
+	size_t len = (size_t)snprintf(text, sizeof(text), "not read, as only *.yaml, *.yml and *.json are:");
+
+	for (int i = 0; i < n && said < 3; i++)
+		if (!is_manifest(names[i]->d_name) && len < sizeof(text))
+			len += (size_t)snprintf(text + len, sizeof(text) - len, "%s %.60s", said++ ? "," : "",
+						names[i]->d_name);
+	if (others > said)
+		snprintf(text + len, sizeof(text) - len, " and %d more", others - said);
+	if (others)
+		store_pass_over(&s->store, s->path, text);
+}
+
+static void read_files(struct source *s, int dir, struct dirent *const *names, int n)
+{
+	store_begin(&s->store);
+	for (int i = 0; i < n; i++)
+		if (is_manifest(names[i]->d_name))
+			read_file(s, dir, names[i]->d_name);
+	pass_over(s, names, n);
+	store_end(&s->store);
 }
 
 /* 0 when the folder was read; an alarm is set otherwise. */
@@ -160,33 +201,29 @@ static int read_folder(struct source *s)
 {
 	_cleanup_close_ int dir = open(s->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct dirent **names = NULL;
-	int n;
+	int n, manifests;
 
 	if (dir < 0) {
 		set_alarm(s, "%s cannot be read: %s", s->path, strerror(errno));
 		return -1;
 	}
-	n = scandirat(dir, ".", &names, is_manifest, alphasort);
+	n = scandirat(dir, ".", &names, is_visible, alphasort);
 	if (n < 0) {
 		set_alarm(s, "%s cannot be listed: %s", s->path, strerror(errno));
 		return -1;
 	}
-	if ((n == 0 && store_count(&s->store)) || n > FILES_MAX) {
-		set_alarm(s, n ? "%s holds too many files" : "%s is empty all at once", s->path);
-		for (int i = 0; i < n; i++)
-			free(names[i]);
-		free(names);
-		return -1;
+	manifests = count_manifests(names, n);
+	if ((manifests == 0 && store_count(&s->store)) || manifests > FILES_MAX) {
+		set_alarm(s, manifests ? "%s holds too many files" : "%s is empty all at once", s->path);
+		manifests = -1;
+	} else {
+		read_files(s, dir, names, n);
+		clear_alarm(s);
 	}
-	store_begin(&s->store);
-	for (int i = 0; i < n; i++) {
-		read_file(s, dir, names[i]->d_name);
+	for (int i = 0; i < n; i++)
 		free(names[i]);
-	}
 	free(names);
-	store_end(&s->store);
-	clear_alarm(s);
-	return 0;
+	return manifests < 0 ? -1 : 0;
 }
 
 static void publish(struct source *s)

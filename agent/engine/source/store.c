@@ -54,7 +54,8 @@ void store_begin(struct store *s)
 
 	while ((r = table_next(&s->resources, &it)))
 		r->seen = false;
-	cJSON_Delete(s->problems);
+	cJSON_Delete(s->before);
+	s->before = s->problems;
 	s->problems = cJSON_CreateArray();
 	s->changed = false;
 }
@@ -72,6 +73,8 @@ static void say(const struct resource *r)
 struct names {
 	const char *kind, *namespace_, *name;
 };
+
+static const struct names unnamed = {"", "", ""};
 
 static struct names names_of(const cJSON *tree)
 {
@@ -183,7 +186,8 @@ static cJSON *name_only(cJSON *tree)
 }
 
 /* What is listed beside the resources: a file, or a document of one, that is not to be had. Borrowed. */
-static cJSON *add_problem(struct store *s, const struct names *names, const char *file, int line, const char *reason)
+static cJSON *add_problem(struct store *s, const struct names *names, enum resource_state state, const char *file,
+			  int line, const char *reason)
 {
 	cJSON *p = cJSON_CreateObject();
 
@@ -192,21 +196,35 @@ static cJSON *add_problem(struct store *s, const struct names *names, const char
 	cJSON_AddStringToObject(p, "name", names->name);
 	cJSON_AddStringToObject(p, "file", file);
 	cJSON_AddNumberToObject(p, "line", line);
-	cJSON_AddStringToObject(p, "state", state_names[RESOURCE_REFUSED]);
+	cJSON_AddStringToObject(p, "state", state_names[state]);
 	cJSON_AddStringToObject(p, "reason", reason);
 	cJSON_AddItemToArray(s->problems, p);
 	return p;
+}
+
+/* The folder is read anew whenever anything in it changes: what is as wrong as it was is not said again. */
+static bool is_news(const struct store *s, const cJSON *problem)
+{
+	const cJSON *i;
+
+	cJSON_ArrayForEach(i, s->before) {
+		if (cJSON_Compare(i, problem, true))
+			return false;
+	}
+	return true;
 }
 
 /* The first of two with one name counts. */
 static void put_twice(struct store *s, const struct resource *r, const struct names *names, const char *file, int line)
 {
 	_cleanup_free_ char *reason = NULL;
+	const cJSON *p;
 
 	if (asprintf(&reason, "%s is already defined in %s:%d, which counts", r->key, r->file, r->line) < 0)
 		reason = NULL;
-	log_error("source", "%s:%d: refused: %s", file, line, reason ? reason : r->key);
-	(void)add_problem(s, names, file, line, reason ? reason : "already defined");
+	p = add_problem(s, names, RESOURCE_REFUSED, file, line, reason ? reason : "already defined");
+	if (is_news(s, p))
+		log_error("source", "%s:%d: refused: %s", file, line, reason ? reason : r->key);
 }
 
 void store_put(struct store *s, const char *file, int line, cJSON *tree)
@@ -245,10 +263,17 @@ void store_put(struct store *s, const char *file, int line, cJSON *tree)
 
 void store_keep_file(struct store *s, const char *file, int line, const char *reason)
 {
-	static const struct names unknown = {"", "", ""};
+	cJSON *p = add_problem(s, &unnamed, RESOURCE_REFUSED, file, line, reason);
 
-	cJSON_AddTrueToObject(add_problem(s, &unknown, file, line, reason), KEPT);
-	log_error("source", "%s:%d: %s; what this file held before stays in force", file, line, reason);
+	cJSON_AddTrueToObject(p, KEPT);
+	if (is_news(s, p))
+		log_error("source", "%s:%d: %s; what this file held before stays in force", file, line, reason);
+}
+
+void store_pass_over(struct store *s, const char *folder, const char *reason)
+{
+	if (is_news(s, add_problem(s, &unnamed, RESOURCE_IGNORED, folder, 0, reason)))
+		log_debug("source", "%s: %s", folder, reason);
 }
 
 /* Whether a resource that was not seen may be the one in a document that could not be parsed. */
@@ -289,6 +314,7 @@ void store_done(struct store *s)
 	}
 	table_done(&s->resources);
 	cJSON_Delete(s->problems);
+	cJSON_Delete(s->before);
 	*s = (struct store){0};
 }
 

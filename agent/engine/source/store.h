@@ -5,7 +5,8 @@
 
 struct store {
 	struct table resources; /* key -> struct resource */
-	struct cJSON *problems; /* files that could not be read or parsed: [{file,line,reason}] */
+	struct cJSON *problems; /* files that were not or could not be read or parsed: [{file,line,reason}] */
+	struct cJSON *before;	/* those of the read before, which have been said */
 	bool changed;
 };
 
@@ -16,6 +17,8 @@ void store_begin(struct store *s);
 void store_put(struct store *s, const char *file, int line, cJSON *tree);
 /* Something in this file could not be read: what it held before, and is not seen again elsewhere, stays. */
 void store_keep_file(struct store *s, const char *file, int line, const char *reason);
+/* Something in the folder is not read on purpose: worth a line of the list, but nothing is wrong. */
+void store_pass_over(struct store *s, const char *folder, const char *reason);
 void store_end(struct store *s);
 void store_done(struct store *s);
 size_t store_count(const struct store *s);

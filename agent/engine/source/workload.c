@@ -38,20 +38,10 @@ static int in_mesh(const struct store *s, const struct resource *pod)
 	       !strcmp(decode_string(decode_labels(ns->tree), "istio.io/dataplane-mode", ""), "ambient");
 }
 
+/* The injector writes down what it added. The name of a container alone says nothing: Istio's own waypoints and
+ * gateways call theirs istio-proxy, too. */
 static bool has_sidecar(const cJSON *tree)
 {
-	static const char *const lists[] = {"containers", "initContainers"};
-
-	for (int i = 0; i < 2; i++) {
-		const cJSON *c;
-
-		cJSON_ArrayForEach(c, get(get(tree, "spec"), lists[i])) {
-			const char *name = decode_string(c, "name", "");
-
-			if (!strcmp(name, "istio-proxy") || !strcmp(name, "warren-sidecar"))
-				return true;
-		}
-	}
 	return decode_annotation(tree, "sidecar.istio.io/status") != NULL;
 }
 

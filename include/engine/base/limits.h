@@ -15,6 +15,8 @@
 #define LIMIT_RELAY_ROUND_BYTES (512 * 1024)
 /* Bytes one plain relay reads ahead of a slow reader once a quarter of the buffer budget is used. */
 #define LIMIT_RELAY_SCARCE_BYTES 4096
+/* From this share of its time at work on a worker gets no more connections that another accepted. */
+#define LIMIT_WORKER_BUSY_PERCENT 90
 /* Connections accepted from one listener per event: then the other sockets get their turn. */
 #define LIMIT_ACCEPT_BATCH 64
 /* Pause after EMFILE/ENFILE/ENOMEM on accept (counter limit_descriptors). */

@@ -72,5 +72,7 @@ void task_cancel(struct task *t);
 
 /* From any thread: hands the message over and wakes the loop. Never fails. */
 void loop_post(struct loop *l, struct loop_msg *m);
+/* Runs what has been posted and not run. For the end: the loop's thread is gone, and what messages own must go, too. */
+void loop_run_messages(struct loop *l);
 /* Share of the last second that this loop's thread spent working, in percent. */
 unsigned loop_busy_percent(const struct loop *l);

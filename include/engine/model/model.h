@@ -34,7 +34,7 @@ struct workload {
 	bool ready;		       /* pod readiness: usable as an endpoint */
 	bool host_network;
 	bool local;	     /* spec.nodeName is this node */
-	bool has_sidecar;    /* an injected istio-proxy or warren-sidecar container */
+	bool has_sidecar;    /* an injector added one */
 	bool terminated;     /* phase Succeeded/Failed: its address may be another pod's by now */
 	bool deleting;	     /* deletionTimestamp set: it still runs for its grace period, but no more as an endpoint */
 	bool addrs_disputed; /* another live pod claims one of its addresses: they prove nothing about who calls */
@@ -86,6 +86,7 @@ struct model {
 	struct table workload_by_addr;
 	struct table services_by_hostname;
 	struct table service_by_vip;
+	struct table targets; /* addresses of this node's pods -> services that they are endpoints of */
 	uint64_t generation;
 };
 
@@ -116,4 +117,6 @@ int model_apply(struct model *m, const struct model_delta *d);
 struct workload *model_workload_by_addr(const struct model *m, const struct ip_addr *a);
 struct workload *model_workload_by_uid(const struct model *m, const char *uid);
 struct service *model_service_by_vip(const struct model *m, const struct ip_addr *vip);
+/* A service that sends connections to this port of a pod of this node; of several the one that came first. */
+struct service *model_service_by_target(const struct model *m, const struct ip_port *target);
 struct service *model_service_by_hostname(const struct model *m, const char *hostname);

@@ -53,9 +53,9 @@ struct engine_pod_config {
 };
 
 int engine_new(const struct engine_config *cfg, struct engine **ret);
-/* Starts the worker threads. */
+/* Starts the worker threads. 0, or -errno: engine_free ends those that were started. */
 int engine_start(struct engine *e);
-/* Stops accepting nowhere by itself: closes everything, joins the threads. */
+/* Closes everything, joins the threads, and answers the dumps under way with what they have. */
 struct engine *engine_free(struct engine *e);
 
 /* Adds a pod; accepting begins at once. 0 or -errno (nothing is taken over then). */
