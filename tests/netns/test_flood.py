@@ -30,7 +30,7 @@ def setup():
     m.pods["server"].serve("echo:7")
     m.start_agents()
     m.root = certs.root_file(m.ca)
-    m.good = certs.issue(certs.load_ca(m.ca), m.pods["client"].identity, m.dir + "/good.pem")
+    m.good = certs.issue(certs.load_ca(m.ca), m.pods["plain"].identity, m.dir + "/good.pem")
     m.evil = certs.issue(certs.load_ca(m.ca), evil.identity, m.dir + "/evil.pem")
     return m
 
