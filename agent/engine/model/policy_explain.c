@@ -107,7 +107,7 @@ static bool compare(const struct policy *p, enum l7_deny l7_deny, const struct p
 	for (size_t i = 0; i < p->n_rules; i++) {
 		struct policy_near near = {.policy = p, .rule = (int)i};
 
-		if (policy_rule_matches(&p->rules[i], policy_l7_effect(p->action, l7_deny), v, &near)) {
+		if (policy_rule_matches(&p->rules[i], policy_l7_effect(p->action, l7_deny), v, NULL, &near)) {
 			*ret = near;
 			return true;
 		}

@@ -47,6 +47,7 @@ void policy_view_init(struct policy_view *v, const struct policy_subject *subjec
 	static const char scheme[] = "spiffe://";
 
 	v->subject = subject;
+	v->index = NULL;
 	memset(v->texts, 0, sizeof(v->texts));
 	if (subject->identity && !strncmp(subject->identity, scheme, sizeof(scheme) - 1))
 		split_identity(v, subject->identity + sizeof(scheme) - 1);
@@ -107,7 +108,7 @@ static bool string_matches(const struct string_match *m, const char *text, size_
 	return false;
 }
 
-bool policy_range_contains(const struct ip_range *range, const struct ip_addr *a)
+static bool range_contains(const struct ip_range *range, const struct ip_addr *a)
 {
 	unsigned whole = range->bits / 8, rest = range->bits % 8;
 
@@ -130,7 +131,7 @@ static bool any_string(const struct policy_field *f, const struct policy_view *v
 static bool any_range(const struct policy_field *f, const struct ip_addr *a)
 {
 	for (size_t i = 0; i < f->n_ranges; i++)
-		if (policy_range_contains(&f->ranges[i], a))
+		if (range_contains(&f->ranges[i], a))
 			return true;
 	return false;
 }
@@ -143,8 +144,15 @@ static bool any_port(const struct policy_field *f, uint16_t port)
 	return false;
 }
 
+size_t policy_field_count(const struct policy_field *f)
+{
+	return f->n_strings + f->n_ranges + f->n_ports;
+}
+
 static bool field_matches(const struct policy_field *f, const struct policy_view *v)
 {
+	if (v->index && policy_field_count(f) > FIELD_COMPARE_MAX)
+		return policy_index_field(v->index, f, v) != f->negate;
 	switch (f->attribute) {
 	case ATTRIBUTE_SOURCE_IP:
 		return any_range(f, &v->subject->source) != f->negate;
@@ -170,12 +178,12 @@ static const struct policy_field *failing(const struct policy_clause *c, enum l7
 	return NULL;
 }
 
-/* Whether any clause matches; *field is set to what made it so: the first field of the clause, else what failed in the
- * last one. */
-static bool group_matches(const struct policy_group *g, enum l7_effect l7, const struct policy_view *v,
-			  const struct policy_field **field)
+/* Whether any clause, of those from..end, matches; *field is set to what made it so: the first field of the clause,
+ * else what failed in the last one. */
+static bool group_matches(const struct policy_group *g, size_t from, size_t end, enum l7_effect l7,
+			  const struct policy_view *v, const struct policy_field **field)
 {
-	for (size_t i = 0; i < g->n_clauses; i++) {
+	for (size_t i = from; i < end; i++) {
 		const struct policy_field *f = failing(&g->clauses[i], l7, v);
 
 		if (f) {
@@ -189,16 +197,20 @@ static bool group_matches(const struct policy_group *g, enum l7_effect l7, const
 }
 
 bool policy_rule_matches(const struct policy_rule *r, enum l7_effect l7, const struct policy_view *v,
-			 struct policy_near *ret)
+			 const struct policy_choice *choice, struct policy_near *ret)
 {
-	const struct policy_field *field = rule_l7_field(r, l7), *first = NULL;
+	const struct policy_field *field = choice ? NULL : rule_l7_field(r, l7), *first = NULL;
 
 	ret->groups = 0;
 	ret->field = field;
 	if (field)
 		return false;
 	for (; ret->groups < r->n_groups; ret->groups++) {
-		if (!group_matches(&r->groups[ret->groups], l7, v, &field)) {
+		const struct policy_group *g = &r->groups[ret->groups];
+		bool chosen = choice && choice->group == ret->groups;
+		size_t from = chosen ? choice->clause : 0, end = chosen ? from + 1 : g->n_clauses;
+
+		if (!group_matches(g, from, end, l7, v, &field)) {
 			ret->field = field;
 			return false;
 		}

@@ -15,6 +15,7 @@
 /* A subject with its identity taken apart. Texts without an identity are NULL: no positive field matches them. */
 struct policy_view {
 	const struct policy_subject *subject;
+	const struct policy_index *index; /* while it compares: knows fields with many values */
 	struct {
 		const char *text;
 		size_t len;
@@ -41,10 +42,14 @@ struct policy_near {
 	size_t groups;
 };
 
-bool policy_range_contains(const struct ip_range *range, const struct ip_addr *a);
-/* Fills field and groups of *ret. */
+/* One clause of a rule that stands for its group. */
+struct policy_choice {
+	uint32_t group, clause;
+};
+
+/* Fills field and groups of *ret. With a choice only that clause of its group is compared, of a rule that is alive. */
 bool policy_rule_matches(const struct policy_rule *r, enum l7_effect l7, const struct policy_view *v,
-			 struct policy_near *ret);
+			 const struct policy_choice *choice, struct policy_near *ret);
 
 /* The rules of policies that share their action, in the order of the policies. */
 struct policy_index;
@@ -52,7 +57,11 @@ struct policy_index;
 int policy_index_new(struct policy *const *policies, size_t n, enum l7_effect l7, struct policy_index **ret);
 struct policy_index *policy_index_free(struct policy_index *ix);
 /* The first rule that matches; false: *ret is one that came near. */
-bool policy_index_find(const struct policy_index *ix, const struct policy_view *v, struct policy_near *ret);
+bool policy_index_find(const struct policy_index *ix, struct policy_view *v, struct policy_near *ret);
+/* Fields with more values have a look-up of their own in the index: whether the subject has any of them. */
+#define FIELD_COMPARE_MAX 16
+bool policy_index_field(const struct policy_index *ix, const struct policy_field *f, const struct policy_view *v);
+size_t policy_field_count(const struct policy_field *f);
 
 /* The mode of a workload and where it comes from; the winner among those of one level. */
 struct peer_auth_result {

@@ -263,7 +263,7 @@ static void name_rule(struct policy_verdict *d, const struct policy_near *near)
 	d->field = near->field ? near->field->path : NULL;
 }
 
-static void decide(const struct policy_set *s, const struct policy_view *v, struct policy_verdict *d)
+static void decide(const struct policy_set *s, struct policy_view *v, struct policy_verdict *d)
 {
 	const struct peer_auth *strict = policy_set_strict(s, v);
 	struct policy_near near = {.rule = -1};
