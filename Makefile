@@ -164,9 +164,9 @@ $(B)/tests/%: tests/lib/%.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d $< -lcrypto -lpthread -o $@
 
-$(B)/bench/%: tests/bench/%.c
+$(B)/bench/%: tests/bench/%.c $(B)/libengine.a
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d $< -lpthread -o $@
+	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d $< $(B)/libengine.a $(LIBS_ENGINE) -o $@
 
 # Fuzzers compile the engine with clang's sanitizers in one go: rarely built, so no objects are kept.
 build/fuzz/%: tests/fuzz/%.c $(ENGINE_SRCS)

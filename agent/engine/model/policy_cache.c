@@ -9,8 +9,8 @@
 
 #include <string.h>
 
-/* Places an entry may take: one that is needed survives three that are not. */
-#define WAYS 4
+/* Places an entry may take: few enough to be compared, enough that a cache half full hardly ever loses one. */
+#define WAYS 8
 /* Longer identities are evaluated each time. */
 #define CACHED_IDENTITY_MAX 160
 
