@@ -47,7 +47,7 @@ BENCH_TOOLS := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/*.
 FUZZERS := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 BINARIES := $(B)/warren-agent $(B)/warrenctl
 
-.PHONY: all help deps demo demo-shell test test-san unit bench fuzz check fmt install clean test-programs
+.PHONY: all help deps demo demo-shell test test-san unit bench fuzz mutants check fmt install clean test-programs
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -97,6 +97,9 @@ fuzz: deps ## every fuzz target for FUZZ_SECONDS each
 	$(Q)$(MAKE) --no-print-directory $(FUZZERS)
 	$(Q)for f in $(FUZZERS); do n=$${f##*/fuzz_}; mkdir -p build/fuzz/corpus/$$n; \
 		$$f -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 build/fuzz/corpus/$$n tests/fuzz/corpus/$$n || exit 1; done
+
+mutants: deps ## small errors put into the policy compiler: each must be caught
+	$(Q)$(PYTHON) tests/mutants/mutants.py
 
 check: all ## layering, licence headers, wording, format
 	$(Q)for c in tests/check/*.py tests/check/*.sh; do [ ! -e $$c ] || ./$$c $(B) || exit 1; done
