@@ -18,11 +18,11 @@ INDEX, FIND, LOOKUP, MATCH = ("model/%s.c" % n for n in ("policy_index", "policy
 SET, AUTH, CACHE, TRIE = "model/policy_set.c", "model/peer_auth.c", "model/policy_cache.c", "base/trie.c"
 
 MUTANTS = [
-    ("negations of alternatives are constraints", INDEX, "return n == 1 || (n && !negate);", "return n > 0;"),
-    ("an alternative without the field is overlooked", INDEX, "negate))\n\t\t\treturn false;", "negate))\n\t\t\tcontinue;"),
+    ("negations of alternatives are constraints", INDEX, "return clauses == 1 || (clauses && !negate);", "return clauses > 0;"),
+    ("an alternative without the field is overlooked", INDEX, "if (!n || (repeated &&", "if ((repeated &&"),
     ("the last value of a field is lost", INDEX, "r == 0 && i < policy_field_count(f); i++) {\n\t\tstruct value *v =",
      "r == 0 && i + 1 < policy_field_count(f); i++) {\n\t\tstruct value *v ="),
-    ("the last alternative is lost", INDEX, "c.clause < rule->groups", "c.clause + 1 < rule->groups"),
+    ("the last alternative is lost", INDEX, "c.clause < split->n_clauses", "c.clause + 1 < split->n_clauses"),
     ("L7 in ALLOW rules is overlooked", INDEX, "if (!policy_rule_alive(rule, ix->l7))", "if (!rule)"),
     ("what is wanted is refused", INDEX, "each_value(ix, c, g, a, true, add_refused", "each_value(ix, c, g, a, false, add_refused"),
     ("who wants nothing is no candidate", INDEX, "memset(at->unbound, 0xff", "memset(at->unbound, 0"),

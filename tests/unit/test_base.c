@@ -4,6 +4,7 @@
 #include "engine/base/cleanup.h"
 #include "engine/base/dir.h"
 #include "engine/base/table.h"
+#include "engine/base/trie.h"
 #include "engine/io/loop.h"
 
 #include <fcntl.h>
@@ -115,6 +116,54 @@ static void sockaddr_round_trip(void **state)
 	assert_true(ip_port_equal(&p, &q));
 	ss.ss_family = AF_UNIX;
 	assert_int_equal(ip_port_from_sockaddr(&ss, &q), -EAFNOSUPPORT);
+}
+
+/* What the walk finds, one letter a key, in its order. */
+static void assert_walk(const struct trie *t, const char *text, const char *want)
+{
+	struct trie_walk w;
+	char found[16] = "";
+	const char *v;
+
+	trie_walk_init(&w, t);
+	while ((v = trie_walk_next(&w, t, text, strlen(text) * 8)))
+		strncat(found, v, 1);
+	assert_string_equal(found, want);
+}
+
+/* Each key's value is a letter; later keys branch off before, inside and after those that are there. */
+static void trie_finds_every_key_that_a_text_begins_with(void **state)
+{
+	static const char *const keys[] = {"prod/web", "prod/", "prod/db", "dev", "", "prod/web/x", "p"};
+	static const char *const ends[] = {"/web", "b", "/sa/web"};
+	static char letters[] = "0123456";
+	struct trie t = {0}, back = {.backwards = true};
+	void **slot;
+
+	(void)state;
+	assert_walk(&t, "prod", "");
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
+		assert_int_equal(trie_slot(&t, keys[i], strlen(keys[i]) * 8, &slot), 0);
+		assert_null(*slot);
+		*slot = &letters[i];
+	}
+	assert_int_equal(trie_slot(&t, "prod/", 5 * 8, &slot), 0);
+	assert_ptr_equal(*slot, &letters[1]);
+	assert_walk(&t, "prod/web/xy", "46105");
+	assert_walk(&t, "prod/we", "461");
+	assert_walk(&t, "prod/db", "4612");
+	assert_walk(&t, "devil", "43");
+	assert_walk(&t, "de", "4");
+	assert_walk(&t, "", "4");
+	for (size_t i = 0; i < ARRAY_SIZE(ends); i++) {
+		assert_int_equal(trie_slot(&back, ends[i], strlen(ends[i]) * 8, &slot), 0);
+		*slot = &letters[i];
+	}
+	assert_walk(&back, "ns/a/sa/web", "102");
+	assert_walk(&back, "ns/b", "1");
+	assert_walk(&back, "bx", "");
+	trie_done(&t);
+	trie_done(&back);
 }
 
 static void table_keeps_what_it_is_given(void **state)
@@ -299,6 +348,7 @@ int main(void)
 		cmocka_unit_test(masks_leave_the_network),
 		cmocka_unit_test(sockaddr_round_trip),
 		cmocka_unit_test(table_keeps_what_it_is_given),
+		cmocka_unit_test(trie_finds_every_key_that_a_text_begins_with),
 		cmocka_unit_test(timers_fire_in_order),
 		cmocka_unit_test(messages_and_tasks_run),
 		cmocka_unit_test(removed_watch_gets_no_event),

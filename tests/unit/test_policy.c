@@ -126,6 +126,30 @@ static const struct row l7_rows[] = {
 	    .l7 = L7_DENY_IGNORED),
 };
 
+/* Rules that share their values: no value tells them apart, and many values. */
+#define TEN(x) x x x x x x x x x x
+#define TWENTY(x) TEN(x) TEN(x)
+
+static const struct row shared_rows[] = {
+	ROW("the one among many", "a ALLOW: " TWENTY("ns=default & !port=80 + ") "ns=default & !port=81", SLEEP, NONE,
+	    .named = "a 20 -"),
+	ROW("the first among many", "a ALLOW: " TWENTY("ns=default & !port=80 + ") "ns=default & !port=81", SLEEP, NONE,
+	    .port = 82, .named = "a 0 -"),
+	ROW("none of many", "a ALLOW: " TWENTY("ns=default & !port=80 + ") "ns=x", SLEEP, NO_ALLOW),
+	ROW("many wanted, none had", "a ALLOW: " TWENTY("ns=x & !port=81 + ") "ns=x & !port=82", SLEEP, NO_ALLOW),
+	ROW("wanted and refused", "a ALLOW: " TWENTY("port=80,81 & !port=81 + ") "ns=x", SLEEP, NONE, .named = "a 0 -"),
+	ROW("wanted and refused at once", "a ALLOW: " TWENTY("port=80,81 & !port=81 + ") "ns=x", SLEEP, NO_ALLOW,
+	    .port = 81),
+	ROW("wanted by many, refused by one", "a ALLOW: " TWENTY("ns=default & !port=81 + ") "!ns=default", SLEEP, NONE,
+	    .named = "a 0 -"),
+	ROW("alternatives of many", "d DENY: " TWENTY("ns=x | !ns=default ; port=1 | port=80 + ") "any", SLEEP, DENIED,
+	    .named = "d 20 -"),
+	ROW("many values", "a ALLOW: port=" TWENTY("1,") "80", SLEEP, NONE),
+	ROW("many values, another", "a ALLOW: port=" TWENTY("1,") "80", SLEEP, NO_ALLOW, .port = 81),
+	ROW("many values refused", "a ALLOW: !ip=" TWENTY("1.1.1.1,") "10.0.0.0/8", SLEEP, NO_ALLOW),
+	ROW("many values refused, another", "a ALLOW: !sa=" TWENTY("a/b,") "a/c", SLEEP, NONE),
+};
+
 /* Istio: PeerAuthentication. */
 static const struct row mtls_rows[] = {
 	ROW("STRICT refuses plaintext", "", NULL, MTLS, .auths = "m mesh STRICT -", .named = "m"),
@@ -264,6 +288,12 @@ static void l7(void **state)
 {
 	(void)state;
 	check_rows(l7_rows, ARRAY_SIZE(l7_rows));
+}
+
+static void shared(void **state)
+{
+	(void)state;
+	check_rows(shared_rows, ARRAY_SIZE(shared_rows));
 }
 
 static void mtls(void **state)
@@ -484,6 +514,7 @@ int main(void)
 		cmocka_unit_test(policies),
 		cmocka_unit_test(fields),
 		cmocka_unit_test(l7),
+		cmocka_unit_test(shared),
 		cmocka_unit_test(mtls),
 		cmocka_unit_test(dry_run),
 		cmocka_unit_test(scopes),

@@ -14,7 +14,7 @@
 #define SETS 100000
 #define SUBJECTS 4
 /* One set in so many is large: there rules share values, and bitmaps come into play. */
-#define LARGE_EVERY 200
+#define LARGE_EVERY 100
 
 static const char *const reasons[] = {
 	[WR_REASON_NONE] = "none",

@@ -6,11 +6,14 @@
 
 #include <string.h>
 
+/* Values that a group of several clauses may have to count as a constraint: they are noted again for each entry. */
+#define SHARED_VALUES_MAX 16
+
 /* An entry in the making: the clause that is taken of one group; the others stay whole. */
 struct choice {
 	const struct policy *policy;
-	uint32_t number;
-	const struct policy_rule *rule;
+	size_t number;
+	const struct policy_rule *rule; /* of the policy, by that number */
 	enum l7_effect l7;
 	size_t group, clause; /* group n_groups: nothing to choose */
 };
@@ -18,49 +21,48 @@ struct choice {
 /* What is done with each value of a constraint. */
 typedef int (*value_fn)(struct policy_index *ix, struct index_value *v, void *arg);
 
-static size_t alive_clauses(const struct policy_group *g, enum l7_effect l7)
-{
-	size_t n = 0;
-
-	for (size_t i = 0; i < g->n_clauses; i++)
-		n += policy_clause_alive(&g->clauses[i], l7);
-	return n;
-}
-
-/* Whether the clause i of group g is part of the entry. */
-static bool taken(const struct choice *c, size_t g, size_t i)
-{
-	return policy_clause_alive(&c->rule->groups[g].clauses[i], c->l7) && (g != c->group || i == c->clause);
-}
-
 static bool names(const struct policy_field *f, int attribute, bool negate)
 {
 	return (int)f->attribute == attribute && f->negate == negate;
 }
 
-static bool clause_names(const struct policy_clause *c, int attribute, bool negate)
+/* Values of a clause for an attribute; 0 also stands for no such field. */
+static size_t count_values(const struct policy_clause *c, int attribute, bool negate)
 {
+	size_t n = 0;
+
 	for (size_t i = 0; i < c->n_fields; i++)
 		if (names(&c->fields[i], attribute, negate))
-			return true;
-	return false;
+			n += policy_field_count(&c->fields[i]);
+	return n;
+}
+
+/* The clauses of a group that are part of the entry, dead ones among them. */
+static void taken(const struct choice *c, size_t g, size_t *from, size_t *end)
+{
+	*from = g == c->group ? c->clause : 0;
+	*end = g == c->group ? c->clause + 1 : c->rule->groups[g].n_clauses;
 }
 
 /* Whether the entry has this constraint: every clause taken of the group has such a field. Of several negations each
  * must fail: only those of a single clause are constraints. */
 static bool constrains(const struct choice *c, size_t g, int attribute, bool negate)
 {
-	const struct policy_group *group = &c->rule->groups[g];
-	size_t n = 0;
+	bool repeated = c->group < c->rule->n_groups && c->group != g;
+	size_t from, end, clauses = 0, values = 0;
 
-	for (size_t i = 0; i < group->n_clauses; i++) {
-		if (!taken(c, g, i))
+	for (taken(c, g, &from, &end); from < end; from++) {
+		const struct policy_clause *clause = &c->rule->groups[g].clauses[from];
+		size_t n = count_values(clause, attribute, negate);
+
+		if (!policy_clause_alive(clause, c->l7))
 			continue;
-		if (!clause_names(&group->clauses[i], attribute, negate))
+		values += n;
+		if (!n || (repeated && values > SHARED_VALUES_MAX))
 			return false;
-		n++;
+		clauses++;
 	}
-	return n == 1 || (n && !negate);
+	return clauses == 1 || (clauses && !negate);
 }
 
 static int each_value_of_field(struct policy_index *ix, const struct policy_field *f, value_fn fn, void *arg)
@@ -79,13 +81,13 @@ static int each_value_of_field(struct policy_index *ix, const struct policy_fiel
 static int each_value(struct policy_index *ix, const struct choice *c, size_t g, int attribute, bool negate,
 		      value_fn fn, void *arg)
 {
-	const struct policy_group *group = &c->rule->groups[g];
+	size_t from, end;
 	int r = 0;
 
-	for (size_t i = 0; i < group->n_clauses; i++) {
-		const struct policy_clause *clause = &group->clauses[i];
+	for (taken(c, g, &from, &end); r == 0 && from < end; from++) {
+		const struct policy_clause *clause = &c->rule->groups[g].clauses[from];
 
-		for (size_t f = 0; r == 0 && taken(c, g, i) && f < clause->n_fields; f++)
+		for (size_t f = 0; r == 0 && policy_clause_alive(clause, c->l7) && f < clause->n_fields; f++)
 			if (names(&clause->fields[f], attribute, negate))
 				r = each_value_of_field(ix, &clause->fields[f], fn, arg);
 	}
@@ -146,7 +148,7 @@ static int add_refused(struct policy_index *ix, struct index_value *v, void *arg
 	return append(&v->refused, (uint32_t)ix->n_wide);
 }
 
-/* --- entries --- */
+/* --- what is done with an entry --- */
 
 static int count_uses(struct policy_index *ix, const struct choice *c, uint32_t entry)
 {
@@ -211,30 +213,40 @@ static int place(struct policy_index *ix, const struct choice *c, uint32_t entry
 
 typedef int (*choice_fn)(struct policy_index *ix, const struct choice *c, uint32_t entry);
 
+static size_t alive_clauses(const struct policy_group *g, enum l7_effect l7)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < g->n_clauses; i++)
+		n += policy_clause_alive(&g->clauses[i], l7);
+	return n;
+}
+
 /* Calls fn for each entry of a rule; the entries are numbered from *entry on. */
 static int each_choice(struct policy_index *ix, const struct policy *p, size_t number, choice_fn fn, uint32_t *entry)
 {
 	const struct policy_rule *rule = &p->rules[number];
-	struct choice c = {p, (uint32_t)number, rule, ix->l7, rule->n_groups, 0};
+	struct choice c = {p, number, rule, ix->l7, rule->n_groups, 0};
+	const struct policy_group *split = NULL;
 	int r = 0;
 
 	if (!policy_rule_alive(rule, ix->l7))
 		return 0;
-	for (size_t g = rule->n_groups; g-- > 0;) {
+	for (size_t g = 0; g < rule->n_groups; g++) {
 		size_t n = alive_clauses(&rule->groups[g], ix->l7);
 
 		if (!n)
 			return 0;
-		if (n > 1)
+		if (n > 1 && !split) {
+			split = &rule->groups[g];
 			c.group = g;
-	}
-	do {
-		if (c.group == rule->n_groups || taken(&c, c.group, c.clause)) {
-			r = fn(ix, &c, *entry);
-			++*entry;
 		}
-		c.clause++;
-	} while (r == 0 && c.group < rule->n_groups && c.clause < rule->groups[c.group].n_clauses);
+	}
+	if (!split)
+		return fn(ix, &c, (*entry)++);
+	for (; r == 0 && c.clause < split->n_clauses; c.clause++)
+		if (policy_clause_alive(&split->clauses[c.clause], ix->l7))
+			r = fn(ix, &c, (*entry)++);
 	return r;
 }
 
@@ -251,7 +263,8 @@ static int each_rule(struct policy_index *ix, struct policy *const *policies, si
 
 static int fill_entry(struct policy_index *ix, const struct choice *c, uint32_t entry)
 {
-	ix->entries[entry] = (struct index_entry){c->policy, c->number, {(uint32_t)c->group, (uint32_t)c->clause}};
+	ix->entries[entry] =
+		(struct index_entry){c->policy, (uint32_t)c->number, {(uint32_t)c->group, (uint32_t)c->clause}};
 	return 0;
 }
 

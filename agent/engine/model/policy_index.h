@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The compiled rules of many policies. A rule enters as one entry for each clause of its first group that has several.
- * An entry has constraints: a positive field of the chosen clause or of a group of one (or of all clauses of another
- * group: then the values of all of them), and negated fields of the former.
+ * An entry has constraints: the fields of the chosen clause and of groups of one; of another group what all its clauses
+ * name, with the values of all of them, if these are few. What is no constraint is left to the comparison.
  *
  * Narrow entries hang on the values of their most selective constraint, which few entries share; a subject that has the
  * value compares them. All others are wide: each value carries the wide entries that want it and those that it rules

@@ -24,7 +24,7 @@ struct string_match {
 };
 struct ip_range {
 	struct ip_addr net;
-	unsigned bits; /* of the 128: an IPv4 /8 is 104 */
+	unsigned bits; /* of the 128: an IPv4 /8 is 104; below 96 it is about IPv6 only, ::/0 too */
 };
 
 enum policy_attribute {
@@ -141,7 +141,7 @@ int policy_set_new(struct policy *const *policies, size_t n_policies, struct pee
 		   size_t n_peer_auths, enum l7_deny l7_deny, struct policy_set **ret);
 struct policy_set *policy_set_ref(struct policy_set *s);
 struct policy_set *policy_set_unref(struct policy_set *s);
-/* Whether a set was made from exactly these objects: then it need not be made again. */
+/* Whether a set was made from exactly these objects, in any order: then it need not be made again. */
 bool policy_set_is_of(const struct policy_set *s, struct policy *const *policies, size_t n_policies,
 		      struct peer_auth *const *peer_auths, size_t n_peer_auths);
 
@@ -182,7 +182,7 @@ struct cJSON *policy_explain(const struct policy_set *s, const struct policy_sub
 
 /* Verdicts seen before, of one worker; bounded, and safe to share between pods as each set has a number of its own. */
 struct policy_cache;
-struct policy_cache *policy_cache_new(size_t entries); /* NULL: out of memory */
+struct policy_cache *policy_cache_new(size_t entries); /* at least as many, 264 bytes each; NULL: out of memory */
 struct policy_cache *policy_cache_free(struct policy_cache *c);
 /* As policy_evaluate. */
 void policy_cache_evaluate(struct policy_cache *c, const struct policy_set *s, const struct policy_subject *subject,
