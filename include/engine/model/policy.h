@@ -182,7 +182,7 @@ struct cJSON *policy_explain(const struct policy_set *s, const struct policy_sub
 
 /* Verdicts seen before, of one worker; bounded, and safe to share between pods as each set has a number of its own. */
 struct policy_cache;
-struct policy_cache *policy_cache_new(size_t entries); /* at least as many, 264 bytes each; NULL: out of memory */
+struct policy_cache *policy_cache_new(size_t entries); /* at least as many, 256 bytes each; NULL: out of memory */
 struct policy_cache *policy_cache_free(struct policy_cache *c);
 /* As policy_evaluate. */
 void policy_cache_evaluate(struct policy_cache *c, const struct policy_set *s, const struct policy_subject *subject,
