@@ -41,11 +41,16 @@ SEC("sockops")
 int app_socket(struct bpf_sock_ops *ops)
 {
 	char reno[] = "reno";
-	__u64 cookie = bpf_get_netns_cookie(ops);
-	__u32 *pod = bpf_map_lookup_elem(&wr_pods, &cookie);
 	struct bpf_sock *sk;
 	struct wr_sock *s;
+	__u64 cookie;
+	__u32 *pod;
 
+	/* Called some ten times in a socket's life, of which two are of interest. */
+	if (ops->op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB && ops->op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)
+		return 1;
+	cookie = bpf_get_netns_cookie(ops);
+	pod = bpf_map_lookup_elem(&wr_pods, &cookie);
 	if (!pod)
 		return 1;
 	sk = ops->sk;
@@ -55,7 +60,7 @@ int app_socket(struct bpf_sock_ops *ops)
 		s = bpf_sk_storage_get(&wr_sock, sk, 0, 0);
 		if (!s || s->kind != WR_SOCK_APP_CAPTURED)
 			return 1;
-	} else if (ops->op == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB) {
+	} else {
 		if (!accepted_from_agent(ops, *pod))
 			return 1;
 		s = bpf_sk_storage_get(&wr_sock, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
@@ -63,8 +68,6 @@ int app_socket(struct bpf_sock_ops *ops)
 		if (!s || s->kind >= WR_SOCK_LISTEN_OUT)
 			return 1;
 		s->kind = WR_SOCK_APP_INBOUND;
-	} else {
-		return 1;
 	}
 	bpf_setsockopt(ops, SOL_TCP, TCP_CONGESTION, reno, sizeof(reno));
 	return 1;

@@ -224,12 +224,10 @@ int capture_claim_socket(void *arg, int fd, enum socket_role role)
 		return -errno;
 	if (role != SOCKET_TO_APP)
 		return 0;
-	/* Both options are of IPv4's level and hold for IPv6 sockets too: one call each. */
+	/* Of the level of IPv4, and in force for IPv6 sockets too. */
 	r = set(fd, IPPROTO_IP, IP_TRANSPARENT, 1);
 	if (r == 0)
 		r = set(fd, SOL_SOCKET, SO_MARK, (int)WR_MARK_TO_APP);
-	if (r == 0)
-		r = set(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
 	/* The hop never leaves the pod. A kernel without reno has no TCP. */
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
 	return r;

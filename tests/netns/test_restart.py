@@ -18,9 +18,16 @@ def setup():
     m.pod("client", 1)
     m.pod("server", 2)
     m.apply()
-    m.pods["server"].serve("echo:7", "duplex:9")
+    m.pods["server"].serve("echo:7", "duplex:9", "last:14")
     m.start_agents()
     return m
+
+
+def last(pod):
+    """(count, errno) of the server's connection that ended last, asked on loopback."""
+    with pod.connect("127.0.0.1", 14) as s:
+        n, _, _, error = s.recv(200).decode().split()
+    return int(n), int(error)
 
 
 def exchange(m, timeout=1.0):
@@ -120,6 +127,28 @@ def test_tunnel_of_a_dead_peer(m):
     s.close()
     m.agents[2].start()
     check(got == errno.ECONNRESET, "reset at once", got)
+    exchange(m)
+
+
+def test_killed_agent_resets_its_own_apps(m):
+    """The kernel closes for an agent that is killed: by RST on either side, so that nothing cut off looks complete."""
+    client, server = m.pods["client"], m.pods["server"]
+    for node in (1, 2):
+        s = client.connect(server.ip, 7)
+        s.sendall(b"x")
+        s.recv(1)
+        before = last(server)[0]
+        m.agents[node].kill()
+        s.settimeout(10)
+        try:
+            got = s.recv(1)
+        except OSError as e:
+            got = e.errno
+        s.close()
+        check(got == errno.ECONNRESET, "client: reset, agent %d killed" % node, got)
+        eventually(lambda: last(server)[0] > before, 10, "the server's end")
+        check(last(server)[1] == errno.ECONNRESET, "server: reset, agent %d killed" % node, last(server))
+        m.agents[node].start()
     exchange(m)
 
 

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Addresses, tables, lists and the event loop. */
+/* Addresses, numbers, times, tables, lists and the event loop. */
 #include "engine/base/addr.h"
 #include "engine/base/cleanup.h"
+#include "engine/base/decimal.h"
 #include "engine/base/dir.h"
+#include "engine/base/log.h"
 #include "engine/base/table.h"
 #include "engine/base/trie.h"
 #include "engine/io/loop.h"
@@ -15,6 +17,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <cmocka.h>
 
 static void addresses_have_one_form(void **state)
@@ -53,6 +56,35 @@ static void ports_are_parsed_strictly(void **state)
 	assert_int_equal(ip_port_parse("1.2.3.4:80", 10, &p), 0);
 	assert_string_equal(ip_port_format(&p, text, sizeof(text)), "1.2.3.4:80");
 	assert_int_equal(ip_port_parse("1.2.3.4\0:80", 11, &p), -EINVAL);
+}
+
+static void numbers_are_written_with_their_width(void **state)
+{
+	char text[DECIMAL_STRLEN + 1];
+
+	(void)state;
+	*decimal_write(text, 0, 1) = 0;
+	assert_string_equal(text, "0");
+	*decimal_write(text, UINT64_MAX, 1) = 0;
+	assert_string_equal(text, "18446744073709551615");
+	*decimal_write(text, 1020, 6) = 0;
+	assert_string_equal(text, "001020");
+}
+
+static void timestamps_are_those_of_the_calendar(void **state)
+{
+	time_t before = time(NULL), second;
+	struct tm tm = {0};
+	char text[40], *rest;
+
+	(void)state;
+	assert_int_equal(log_timestamp(text, sizeof(text)), 27);
+	rest = strptime(text, "%Y-%m-%dT%H:%M:%S.", &tm);
+	assert_non_null(rest);
+	second = timegm(&tm);
+	assert_true(second >= before && second <= time(NULL));
+	assert_int_equal(strspn(rest, "0123456789"), 6);
+	assert_string_equal(rest + 6, "Z");
 }
 
 static void cidrs_count_from_the_mapped_start(void **state)
@@ -344,6 +376,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(addresses_have_one_form),
 		cmocka_unit_test(ports_are_parsed_strictly),
+		cmocka_unit_test(numbers_are_written_with_their_width),
+		cmocka_unit_test(timestamps_are_those_of_the_calendar),
 		cmocka_unit_test(cidrs_count_from_the_mapped_start),
 		cmocka_unit_test(masks_leave_the_network),
 		cmocka_unit_test(sockaddr_round_trip),

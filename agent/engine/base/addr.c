@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* IP addresses in one 16-byte form. Text and sockaddr come in, struct ip_addr leaves; called everywhere. */
 #include "engine/base/addr.h"
+#include "engine/base/decimal.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -42,10 +43,18 @@ int ip_addr_parse(const char *text, struct ip_addr *ret)
 
 const char *ip_addr_format(const struct ip_addr *a, char *buf, size_t size)
 {
-	if (ip_addr_is_v4(a))
-		inet_ntop(AF_INET, a->b + 12, buf, (socklen_t)size);
-	else
+	char *p = buf;
+
+	if (!ip_addr_is_v4(a)) {
 		inet_ntop(AF_INET6, a->b, buf, (socklen_t)size);
+		return buf;
+	}
+	/* inet_ntop(3) goes through printf: too slow for what every connection needs some five times. */
+	for (int i = 12; i < 16; i++) {
+		p = decimal_write(p, a->b[i], 1);
+		*p++ = '.';
+	}
+	p[-1] = 0;
 	return buf;
 }
 
@@ -140,10 +149,17 @@ int ip_port_parse(const char *text, size_t len, struct ip_port *ret)
 
 const char *ip_port_format(const struct ip_port *a, char *buf, size_t size)
 {
-	char ip[INET6_ADDRSTRLEN];
+	bool v4 = ip_addr_is_v4(&a->ip);
+	char *p = buf;
 
-	ip_addr_format(&a->ip, ip, sizeof(ip));
-	snprintf(buf, size, ip_addr_is_v4(&a->ip) ? "%s:%u" : "[%s]:%u", ip, a->port);
+	if (!v4)
+		*p++ = '[';
+	ip_addr_format(&a->ip, p, size - (size_t)(p - buf));
+	p += strlen(p);
+	if (!v4)
+		*p++ = ']';
+	*p++ = ':';
+	*decimal_write(p, a->port, 1) = 0;
 	return buf;
 }
 

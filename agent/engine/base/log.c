@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Diagnostic log to stderr, one write(2) a line. Called by the edge (agent/, tools/); the engine returns errors. */
 #include "engine/base/log.h"
+#include "engine/base/decimal.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -44,15 +45,26 @@ bool log_enabled(enum log_level level)
 
 int log_timestamp(char *buf, unsigned long size)
 {
+	/* The calendar is asked once a second: every connection has a line. */
+	static __thread char date[] = "1970-01-01T00:00:00.";
+	static __thread time_t second;
+	char text[sizeof(date) + 8], *end;
 	struct timespec ts;
 	struct tm tm;
-	int n;
 
 	clock_gettime(CLOCK_REALTIME, &ts);
-	gmtime_r(&ts.tv_sec, &tm);
-	n = snprintf(buf, size, "%04d-%02d-%02dT%02d:%02d:%02d.%06ldZ", tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday,
-		     tm.tm_hour, tm.tm_min, tm.tm_sec, ts.tv_nsec / 1000);
-	return n < 0 ? 0 : n;
+	if (ts.tv_sec != second) {
+		gmtime_r(&ts.tv_sec, &tm);
+		strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%S.", &tm);
+		second = ts.tv_sec;
+	}
+	memcpy(text, date, sizeof(date) - 1);
+	end = decimal_write(text + sizeof(date) - 1, (uint64_t)ts.tv_nsec / 1000, 6);
+	memcpy(end, "Z", 2);
+	if (size < sizeof(text))
+		return 0;
+	memcpy(buf, text, sizeof(text));
+	return (int)(end + 1 - text);
 }
 
 /* Quotes what would break a JSON string or a line. */

@@ -58,13 +58,18 @@ void sock_cache_done(struct sock_cache *c)
 		close(c->fds[--c->n]);
 }
 
-void sock_close_reset(int fd)
+void sock_reset_on_close(int fd)
 {
 	static const struct linger now = {.l_onoff = 1, .l_linger = 0};
 
+	(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+}
+
+void sock_close_reset(int fd)
+{
 	if (fd < 0)
 		return;
-	(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+	sock_reset_on_close(fd);
 	close(fd);
 }
 

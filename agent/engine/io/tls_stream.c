@@ -237,6 +237,8 @@ ssize_t tls_stream_read(struct tls_stream *t, uint8_t *buf, size_t size)
 {
 	size_t got = 0;
 
+	if (t->dry)
+		return 0;
 	/* SSL_get_error reads the thread's queue: what another stream left there would be taken for a failure of this
 	 * one. */
 	if (ERR_peek_error())
@@ -246,6 +248,9 @@ ssize_t tls_stream_read(struct tls_stream *t, uint8_t *buf, size_t size)
 
 		if (n > 0) {
 			got += (size_t)n;
+			t->dry = t->drained && !SSL_has_pending(t->ssl);
+			if (t->dry)
+				break;
 			continue;
 		}
 		/* What was read first is handed over; the error comes back at the next call. */

@@ -399,9 +399,12 @@ int32_t h2_connect(struct h2 *h, const char *authority, const char *baggage, con
 	list[n++] = nv(":authority", authority);
 	if (baggage && *baggage)
 		list[n++] = nv("baggage", baggage);
-	if (forwarded && *forwarded)
-		list[n++] = nv("forwarded", forwarded);
-	/* A fresh random value in every request: kept out of the compression table (RFC 7541 6.2.2). */
+	/* What is new in every request (the caller's port, a random value) is kept out of the compression table (RFC
+	 * 7541 6.2.2), where it would only push out what repeats. */
+	if (forwarded && *forwarded) {
+		list[n] = nv("forwarded", forwarded);
+		list[n++].flags |= NGHTTP2_NV_FLAG_NO_INDEX;
+	}
 	if (traceparent && *traceparent) {
 		list[n] = nv("traceparent", traceparent);
 		list[n++].flags |= NGHTTP2_NV_FLAG_NO_INDEX;

@@ -238,10 +238,13 @@ int engine_pod_add(struct engine *e, const struct engine_pod_config *cfg)
 	s->listeners[LISTEN_HBONE] = cfg->listen_hbone;
 	for (int i = 0; i < LISTENERS; i++) {
 		sock_nodelay(s->listeners[i]);
-		if (i != LISTEN_HBONE)
-			sock_keepalive(s->listeners[i]);
-		else
-			sock_congestion(s->listeners[i], e->cfg.tunnel_congestion); /* accepted ones inherit it */
+		/* Accepted ones inherit it all. */
+		if (i == LISTEN_HBONE) {
+			sock_congestion(s->listeners[i], e->cfg.tunnel_congestion);
+			continue;
+		}
+		sock_keepalive(s->listeners[i]);
+		sock_reset_on_close(s->listeners[i]);
 	}
 	broadcast(e, &(struct command){
 			     .act = act_pod_add, .shared = s, .workload = cfg->workload, .identity = cfg->identity});

@@ -25,10 +25,11 @@ static int dial_from(struct pod *p, const struct ip_port *client, const struct i
 
 	if (fd < 0)
 		return fd;
+	sock_reset_on_close(fd);
 	if (!ip_addr_equal(&client->ip, &dst->ip)) {
 		/* The same port serves many callers and ports: only the whole 4-tuple has to be free. */
-		if (port)
-			(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+		(void)setsockopt(fd, port ? SOL_SOCKET : IPPROTO_IP, port ? SO_REUSEADDR : IP_BIND_ADDRESS_NO_PORT,
+				 &one, sizeof(one));
 		r = sock_bind(fd, v6, &from);
 		if (r < 0)
 			return r;

@@ -24,20 +24,10 @@ size_t local_backlog_bytes(void)
 	return backlog_bytes;
 }
 
-/* What close does: RST when on, FIN when off. */
-static void linger(int fd, bool reset)
-{
-	struct linger l = {.l_onoff = reset, .l_linger = 0};
-
-	(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &l, sizeof(l));
-}
-
 int local_init(struct local *l, struct loop *loop, int fd, void (*fn)(struct watch *w, uint32_t events))
 {
 	l->watch.fn = fn;
 	l->watch.fd = -1;
-	/* If the agent is killed the kernel closes for it: by RST, so that a truncated stream never looks complete. */
-	linger(fd, true);
 	return loop_watch_add(loop, &l->watch, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
 }
 
@@ -227,6 +217,6 @@ void local_close(struct local *l, struct loop *loop, bool reset)
 	loop_watch_forget(loop, &l->watch);
 	l->watch.fd = -1;
 	if (!reset)
-		linger(fd, false);
+		(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){.l_onoff = 0}, sizeof(struct linger));
 	close(fd);
 }

@@ -24,7 +24,9 @@ struct local {
 	bool shut_done : 1;
 };
 
-/* Sets up and watches a connected (or connecting) socket, taking it over. 0 or -errno (fd not taken then). */
+/* Watches a connected (or connecting) socket, taking it over. 0 or -errno (fd not taken then). It resets on close
+ * (sock_reset_on_close) since before it was connected: if the agent is killed the kernel closes for it, and a truncated
+ * stream must never look complete. */
 int local_init(struct local *l, struct loop *loop, int fd, void (*fn)(struct watch *w, uint32_t events));
 /* What an event says: notes readiness. Returns -errno when the socket has failed, else 0. */
 int local_event(struct local *l, uint32_t events);

@@ -17,6 +17,8 @@ struct sock_cache {
 int sock_cache_take(struct sock_cache *c, int home_netns_fd, int family, uint64_t now_ms);
 void sock_cache_done(struct sock_cache *c);
 
+/* From here on close(2) says RST, also the kernel's when the process is killed. Inherited by accepted sockets. */
+void sock_reset_on_close(int fd);
 /* Closes with RST instead of FIN. Accepts -1. */
 void sock_close_reset(int fd);
 /* SO_KEEPALIVE with the mesh's values; inherited by accepted sockets. */

@@ -19,6 +19,7 @@ struct tls_stream {
 	int error;		      /* first socket error, negative errno */
 	bool eof;		      /* peer's FIN seen without or with close_notify */
 	bool drained;		      /* the last recv was short: the socket is empty until epoll says otherwise */
+	bool dry;		      /* and OpenSSL holds nothing either: the next read would only say so */
 	unsigned messages_in;	      /* handshake messages, those after the handshake included */
 	uint64_t bytes_in, bytes_out; /* ciphertext */
 };
@@ -31,7 +32,7 @@ int tls_stream_handshake(struct tls_stream *t);
 /* The descriptor became readable: the next read asks the socket again. */
 static inline void tls_stream_readable(struct tls_stream *t)
 {
-	t->drained = false;
+	t->drained = t->dry = false;
 }
 /* Fills `buf` with as much plaintext as is there now. >0 bytes, 0 nothing now, -EPIPE end of stream, -errno, -EPROTO.
  */
