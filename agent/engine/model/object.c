@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Life of the model's shared objects: workloads, services and deltas. Immutable once published, counted atomically. */
 #include "engine/model/model.h"
+#include "engine/model/policy.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -42,6 +43,7 @@ struct workload *workload_unref(struct workload *w)
 	free(w->zone);
 	free(w->netns_path);
 	free(w->addrs);
+	policy_set_unref(w->policy);
 	free(w);
 	return NULL;
 }

@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct policy_set; /* model/policy.h */
+
 enum tunnel_protocol { TUNNEL_NONE, TUNNEL_HBONE };
 
 struct workload {
@@ -36,6 +38,8 @@ struct workload {
 	bool terminated;   /* phase Succeeded/Failed: its address may be another pod's by now */
 	bool deleting;	   /* deletionTimestamp set: it still runs for its grace period, but no more as an endpoint */
 	uint32_t capacity; /* weight, default 1 */
+	/* Of this node's workloads: all policies that are for it, compiled; counted. NULL: none is. */
+	struct policy_set *policy;
 };
 
 struct service_port {
