@@ -21,6 +21,8 @@ struct ctl {
 	bool json, pretty;
 	const char *node, *run_dir, *pin_dir;
 	char node_buf[256];
+	char **files; /* of -f, and of a command that takes several arguments */
+	int n_files;
 	bool silent;	  /* the agent is there and gives no usable answer */
 	char error[1024]; /* why the last call failed */
 };
@@ -78,6 +80,10 @@ const char *field_text(const cJSON *item, const struct column *col, char *buf, i
 /* --- status.c: `status show` and `config list` as text --- */
 void status_print(const cJSON *status);
 void resources_print(cJSON *resources);
+
+/* --- policy.c: `policy list`, `policy show` and `policy lint` --- */
+int policy_show(struct ctl *c, const char *name);
+int policy_lint(struct ctl *c);
 
 /* --- bpf.c: `bpf show` as text --- */
 void bpf_print(const cJSON *dump);
