@@ -70,8 +70,11 @@ int check_unused(struct check *c, const char *why)
 	return -ENOSYS;
 }
 
+/* An item of a list has no name: that it is no mapping is said elsewhere. */
 static bool is_among(const char *word, const char *const names[])
 {
+	if (!word)
+		return true;
 	for (const char *const *n = names; *n; n++)
 		if (!strcmp(*n, word))
 			return true;
@@ -126,7 +129,7 @@ static bool fields_of(struct check *c, const char *where, const cJSON *o, const 
 			if (*check_suggest(i->string, names, hint, sizeof(hint)) || refused == UNKNOWN_OR_EMPTY)
 				return check_refuse(c, at, "%s%s%s: unknown field%s", where, dot, i->string, hint);
 			check_warn(c, at, "%s%s%s: unknown field, ignored", where, dot, i->string);
-		} else if (cJSON_IsNull(i) && refused != MISSPELT) {
+		} else if (cJSON_IsNull(i) && i->string && refused != MISSPELT) {
 			return check_refuse(c, at, "%s%s%s: has no value: give it one, or leave it out", where, dot,
 					    i->string);
 		}
