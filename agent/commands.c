@@ -127,8 +127,7 @@ static void status_counted(void *arg, cJSON *rows)
 	if (!up)
 		cJSON_AddItemToArray(list, cJSON_CreateString(why));
 	list = cJSON_AddArrayToObject(o, "alarms");
-	if (source_alarm(n->source))
-		cJSON_AddItemToArray(list, cJSON_CreateString(source_alarm(n->source)));
+	source_alarms(n->source, list);
 	pods_alarms(n->pods, list);
 	cJSON_AddItemToObject(o, "without", cJSON_Duplicate(n->without, true));
 	pods = cJSON_AddObjectToObject(o, "pods");
@@ -310,6 +309,11 @@ static void config_list(void *arg, struct admin_call *c)
 	cJSON_Delete(dump);
 }
 
+static void policy_list(void *arg, struct admin_call *c)
+{
+	admin_reply(c, source_policy_dump(((struct node *)arg)->source));
+}
+
 static void config_dump(void *arg, struct admin_call *c)
 {
 	struct node *n = arg;
@@ -428,6 +432,7 @@ int node_register_commands(struct node *n)
 		{"bpf show", bpf_show},
 		{"config list", config_list},
 		{"config dump", config_dump},
+		{"policy list", policy_list},
 		{"log level", log_level},
 		{"pod release", pod_release},
 		{"pod enroll", pod_enroll},

@@ -266,17 +266,41 @@ static int start_pods(struct node *n)
 	return r < 0 ? node_fail(r, "cannot read what an earlier agent left: %s", strerror(-r)) : 0;
 }
 
+static struct source_config source_settings(struct node *n)
+{
+	const struct options *o = &n->o;
+
+	return (struct source_config){.spec = o->source,
+				      .node = o->node,
+				      .cluster_id = o->cluster_id,
+				      .network = o->network,
+				      .cluster_domain = o->cluster_domain,
+				      .trust_domain = o->trust_domain,
+				      .trust_domain_aliases =
+					      o->trust_domain_aliases_given ? o->trust_domain_aliases : NULL,
+				      .root_namespace = o->root_namespace_given ? o->root_namespace : NULL,
+				      .trust_domain_given = o->trust_domain_given,
+				      .bad_mesh_policy_deny = !strcmp(o->bad_mesh_policy, "deny"),
+				      .l7_deny = !strcmp(o->l7_deny, "ignore") ? L7_DENY_IGNORED : L7_DENY_MATCHES,
+				      .state_dir = n->state_dir,
+				      .changed = model_changed,
+				      .arg = n};
+}
+
+/* Identities, certificates and policies all rest on one name: it is settled before the first of them. */
+static int choose_trust_domain(struct node *n)
+{
+	struct source_config sc = source_settings(n);
+	int r = n->o.trust_domain_given ? 0 : source_read_trust_domain(&sc, &n->trust_domain);
+
+	if (n->trust_domain)
+		n->o.trust_domain = n->trust_domain;
+	return r < 0 ? node_fail(r, "%s: cannot look for the trust domain: %s", n->o.source, strerror(-r)) : 0;
+}
+
 static int start_source(struct node *n)
 {
-	struct source_config sc = {.spec = n->o.source,
-				   .node = n->o.node,
-				   .cluster_id = n->o.cluster_id,
-				   .network = n->o.network,
-				   .cluster_domain = n->o.cluster_domain,
-				   .trust_domain = n->o.trust_domain,
-				   .state_dir = n->state_dir,
-				   .changed = model_changed,
-				   .arg = n};
+	struct source_config sc = source_settings(n);
 	_cleanup_free_ char *error = NULL;
 	int r = source_open(&sc, n->loop, &n->source, &error);
 
@@ -338,6 +362,7 @@ int node_start(const struct options *o, struct node **ret)
 	r = r < 0 ? r : node_watch_signals(n);
 	r = r < 0 ? r : start_logs(o);
 	r = r < 0 ? r : node_make_dirs(n);
+	r = r < 0 ? r : choose_trust_domain(n);
 	r = r < 0 ? r : become_the_agent(n);
 	r = r < 0 ? r : start_doors(n);
 	r = r < 0 ? r : start_capture(n);
@@ -396,6 +421,7 @@ struct node *node_free(struct node *n)
 	free(n->inherited);
 	cJSON_Delete(n->without);
 	free(n->pins);
+	free(n->trust_domain);
 	free(n->dir);
 	free(n->state_dir);
 	free(n->socket_path);

@@ -47,6 +47,40 @@ bool value_is_trust_domain(const char *v)
 	return is_domain(v, "abcdefghijklmnopqrstuvwxyz0123456789.-_");
 }
 
+/* None, or names with commas between them. */
+bool value_is_trust_domains(const char *v)
+{
+	char name[256];
+
+	for (size_t n; *v; v += n + 1) {
+		n = strcspn(v, ",");
+		if (n >= sizeof(name) || (v[n] == ',' && !v[n + 1]))
+			return false;
+		memcpy(name, v, n);
+		name[n] = 0;
+		if (!value_is_trust_domain(name))
+			return false;
+		if (!v[n])
+			return true;
+	}
+	return true;
+}
+
+bool value_is_namespace(const char *v)
+{
+	return *v && strlen(v) <= 63 && strspn(v, "abcdefghijklmnopqrstuvwxyz0123456789-") == strlen(v);
+}
+
+bool value_is_l7_deny(const char *v)
+{
+	return !strcmp(v, "match") || !strcmp(v, "ignore");
+}
+
+bool value_is_bad_mesh(const char *v)
+{
+	return !strcmp(v, "ignore") || !strcmp(v, "deny");
+}
+
 bool value_is_dns_domain(const char *v)
 {
 	return is_domain(v, "abcdefghijklmnopqrstuvwxyz0123456789.-");

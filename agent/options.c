@@ -17,6 +17,7 @@
 struct reading {
 	struct options o;
 	const char *config, *config_origin;
+	bool defaults; /* what is read are those */
 	/* The first ranges of a source (file, environment, arguments) replace an earlier one's, the others
 	 * add up. */
 	bool ranges_here, every_address;
@@ -37,6 +38,7 @@ static const struct option {
 	/* Of a text: is it one, and what would be? */
 	bool (*ok)(const char *value);
 	const char *want;
+	size_t given; /* a flag that says so when the value is not the default; 0: none */
 } table[] = {
 #define AT(field) offsetof(struct options, field)
 	{"node", TEXT, AT(node), NULL, "NAME", "name of this node, as in the pods' spec.nodeName (required)",
@@ -51,7 +53,19 @@ static const struct option {
 	 "destination ports that are never captured: such connections of pods leave as they are", .ok = value_is_ports,
 	 .want = "at most 128 ports from 1 to 65535, such as 22,9100"},
 	{"trust-domain", TEXT, AT(trust_domain), "cluster.local", "NAME", "trust domain of all identities",
-	 .ok = value_is_trust_domain, .want = DOMAIN_WANT(", '_'", "cluster.local")},
+	 .ok = value_is_trust_domain, .want = DOMAIN_WANT(", '_'", "cluster.local"), .given = AT(trust_domain_given)},
+	{"trust-domain-aliases", TEXT, AT(trust_domain_aliases), "", "A,B",
+	 "other names that policies may have for it (former ones)", .ok = value_is_trust_domains,
+	 .want = "trust domains with commas between them", .given = AT(trust_domain_aliases_given)},
+	{"root-namespace", TEXT, AT(root_namespace), "istio-system", "NAME", "whose policies are the whole mesh's",
+	 .ok = value_is_namespace, .want = "at most 63 lower-case letters, digits and '-'",
+	 .given = AT(root_namespace_given)},
+	{"l7-deny", TEXT, AT(l7_deny), "match", "match|ignore",
+	 "a DENY rule's part that only HTTP could tell: taken as matched, or the rule as not there",
+	 .ok = value_is_l7_deny, .want = "match or ignore"},
+	{"bad-mesh-policy", TEXT, AT(bad_mesh_policy), "ignore", "ignore|deny",
+	 "pods without another policy when one of the mesh never was valid", .ok = value_is_bad_mesh,
+	 .want = "ignore or deny"},
 	{"cluster-id", TEXT, AT(cluster_id), "Kubernetes", "NAME", "cluster name told to peers and logs",
 	 .ok = value_is_cluster, .want = "1 to" LABEL_WANT},
 	{"network", TEXT, AT(network), "", "NAME", "network name of this cluster", .ok = value_is_network,
@@ -159,6 +173,8 @@ static int set(struct reading *r, const struct option *o, const char *origin, co
 	char *field = (char *)&r->o + o->offset;
 	bool yes = !strcmp(value, "true") || !strcmp(value, "1");
 
+	if (o->given)
+		*((bool *)(void *)((char *)&r->o + o->given)) = !r->defaults;
 	switch (o->type) {
 	case TEXT:
 		if (!o->ok(value))
@@ -196,18 +212,20 @@ static void help(void)
 
 		env_name(o, env, sizeof(env));
 		snprintf(left, sizeof(left), "--%s%s%s", o->name, o->arg ? "=" : "", o->arg ? o->arg : "");
-		printf("  %-28s %s\n  %28s [%s%s%s]\n", left, o->help, "", env,
+		printf("  %-29s %s\n  %29s [%s%s%s]\n", left, o->help, "", env,
 		       o->fallback && *o->fallback ? ", default " : "", o->fallback ? o->fallback : "");
 	}
-	printf("  %-28s lines `name = value` with the names above; # at the start or behind a blank begins\n"
-	       "  %28s a comment, not within \"\" or '' around the whole value [WARREN_CONFIG]\n",
+	printf("  %-29s lines `name = value` with the names above; # at the start or behind a blank begins\n"
+	       "  %29s a comment, not within \"\" or '' around the whole value [WARREN_CONFIG]\n",
 	       "--config=FILE", "");
-	printf("  %-28s print the version\n  %-28s print this\n\n", "--version", "--help");
+	printf("  %-29s print the version\n  %-29s print this\n\n", "--version", "--help");
 	printf("Later wins: default, --config, environment, command line; so does the last of an option that "
 	       "is "
 	       "given\ntwice in one of them. Only --mesh-cidr adds up there, and replaces the list of what "
 	       "came "
-	       "before.\nExit: 0 done, 1 failed, 2 wrong usage.\n");
+	       "before.\nTrust domain, its aliases and the root namespace are those of Istio's ConfigMap `istio` in "
+	       "that\n"
+	       "namespace when their option is not given.\nExit: 0 done, 1 failed, 2 wrong usage.\n");
 }
 
 static const struct option *find(const char *name, size_t len)
@@ -412,12 +430,13 @@ static int check_required(const struct options *o)
 
 int options_parse(int argc, char **argv, struct options *ret)
 {
-	struct reading rd = {.config = getenv("WARREN_CONFIG"), .config_origin = "WARREN_CONFIG"};
+	struct reading rd = {.config = getenv("WARREN_CONFIG"), .config_origin = "WARREN_CONFIG", .defaults = true};
 	int r = 0;
 
 	for (size_t i = 0; i < ARRAY_SIZE(table) && !r; i++)
 		if (table[i].fallback)
 			r = set(&rd, &table[i], table[i].name, table[i].fallback);
+	rd.defaults = false;
 	/* The command line is read twice: first for --help and --config, then for the values, which win. */
 	r = r ? r : read_arguments(&rd, argc, argv, true);
 	if (!r && rd.config)

@@ -377,8 +377,9 @@ class Agent:
     def arguments(self):
         assume = os.environ.get("WR_ASSUME_MISSING")
         return ([os.path.join(BUILD, "warren-agent"), "--node=" + self.name, "--source=dir:" + self.mesh.config,
-                 "--ca=dir:" + self.mesh.ca, "--run-dir=" + self.mesh.run_dir, "--trust-domain=" + self.mesh.trust_domain,
+                 "--ca=dir:" + self.mesh.ca, "--run-dir=" + self.mesh.run_dir,
                  "--mesh-cidr=" + ",".join(MESH_CIDRS), "--access-log=" + self.access_log] +
+                (["--trust-domain=" + self.mesh.trust_domain] if self.mesh.trust_domain != "cluster.local" else []) +
                 (["--assume-missing=" + assume] if assume else []) + self.mesh.agent_options + self.options)
 
     def start(self, wait=True, extra=()):

@@ -12,7 +12,7 @@ from mesh import BPFFS, BUILD, Mesh, check, eventually
 FALLBACK = "together"
 CTL = os.environ.get("WR_CTL", os.path.join(BUILD, "warrenctl"))
 OK, NOT_SO, USAGE, NO_AGENT, REFUSED = range(5)
-POLICY = {"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "metadata": {"name": "deny-all", "namespace": "demo"}, "spec": {}}
+POLICY = {"apiVersion": "security.istio.io/v1", "kind": "RequestAuthentication", "metadata": {"name": "deny-all", "namespace": "demo"}, "spec": {}}
 
 
 def setup():
@@ -48,7 +48,7 @@ def test_not_enforced(m):
     """One warning, an alarm as long as it lies there; what is none of a mesh's business is neither."""
     place = os.path.join(m.config, "policy.yaml")
     m.write("policy.yaml", POLICY, {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "app", "namespace": "demo"}})
-    eventually(lambda: "ALARM: NOT ENFORCED: AuthorizationPolicy demo/deny-all\n" in status(m), 5, "the alarm")
+    eventually(lambda: "ALARM: NOT ENFORCED: RequestAuthentication demo/deny-all\n" in status(m), 5, "the alarm")
     check(on(m, 1, "status").returncode == OK and "1 not enforced" in status(m) and "Deployment" not in status(m), "up all the same", status(m))
     m.write("more.yaml", {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "more", "namespace": "demo"}})
     eventually(lambda: re.search(r"^ServiceAccount +demo +more +applied ", on(m, 1, "config", "list").stdout, re.M), 5, "another read")

@@ -72,7 +72,7 @@ def commands():
 
 
 def lists():
-    return [(o, c) for o, c, args in commands() if not args]
+    return [(o, c) for o, c, args in commands() if not args or c == "list"]
 
 
 def one_line(text):
@@ -110,7 +110,7 @@ def test_every_command(m):
     eventually(lambda: ctl(m, "status").code == OK, 5, "enrolled again")
     known = {o for o, _, _ in commands()}
     check(known == {"status", "doctor", "pod", "workload", "service", "connection", "tunnel", "memory", "certificate", "bpf", "config",
-                    "log"}, "objects", known)
+                    "policy", "log"}, "objects", known)
 
 
 def test_show_list_and_short_names(m):
@@ -171,6 +171,69 @@ def test_counts(m):
         for s in held:
             s.close()
     eventually(lambda: (pod(1), pod(2)) == (0, 0), 5, "none when closed")
+
+
+def policy(name, spec, kind="AuthorizationPolicy", namespace="demo"):
+    return {"apiVersion": "security.istio.io/v1", "kind": kind, "metadata": {"name": name, "namespace": namespace}, "spec": spec}
+
+
+SOMEBODY = {"selector": {"matchLabels": {"app": "client"}}, "rules": [{"from": [{"source": {"principals": ["cluster.local/ns/a/sa/b"]}}]}]}
+
+
+def test_policies(m):
+    """What became of each policy and on which pods, as a table, as one of them, as JSON; what is refused is an alarm."""
+    m.write("policies.yaml", policy("somebody", SOMEBODY), policy("typo", dict(SOMEBODY, rules=[{"form": []}])),
+            policy("nobodys", {"mtls": {"mode": "STRICT"}}, kind="PeerAuthentication", namespace="empty"))
+    try:
+        eventually(lambda: "somebody" in ctl(m, "policy", "list").out, 5, "the policies are read")
+        r = ctl(m, "policy", "list")
+        check(r.code == OK and re.search(r"^KIND +NAMESPACE +NAME +ACTION +SCOPE +STATE +PODS +REASON$", r.out, re.M), "a table", r)
+        check(re.search(r"^AuthorizationPolicy +demo +somebody +ALLOW +workload +enforced here +1 +-$", r.out, re.M), "enforced", r)
+        check(re.search(r"^AuthorizationPolicy +demo +typo +closes +workload +refused +1 +spec.rules\[0\].form: unknown field, did you mean from\? \(line \d+\)$", r.out, re.M), "refused", r)
+        check(re.search(r"^PeerAuthentication +empty +nobodys +STRICT +namespace +enforced here +0 +-$", r.out, re.M), "of no pod here", r)
+        r = ctl(m, "policy", "show", "demo/somebody")
+        check(r.code == OK and "\n  selector app=client\n" in r.out and "\n  pod demo/client\n" in r.out and "policies.yaml:" in r.out, "one policy", r)
+        check("typo" not in r.out, "only that", r)
+        rows = json.loads(ctl(m, "-j", "policy", "show", "typo").out)
+        check([(x["name"], x["closed"], x["last_good_in_force"], [p["name"] for p in x["pods"]]) for x in rows] == [("typo", True, False, ["client"])], "as JSON", rows)
+        r = ctl(m, "policy", "show", "bank/somebody")
+        check(r.code == NOT_SO and "bank/somebody" in r.err and one_line(r.err), "no such policy", r)
+        check("ALARM: AuthorizationPolicy/demo/typo never was valid" in ctl(m, "status").out, "an alarm", ctl(m, "status"))
+    finally:
+        m.remove_manifest("policies.yaml")
+    eventually(lambda: ctl(m, "policy", "list").out == "none\n" and "ALARM" not in ctl(m, "status").out, 5, "all gone")
+
+
+def test_lint(_):
+    """The agent's judgement without an agent: file:line, field and reason, and an exit code."""
+    with tempfile.TemporaryDirectory() as folder:
+        def write(name, *docs):
+            place = os.path.join(folder, name)
+            with open(place, "w") as f:
+                f.write("---\n".join(d if isinstance(d, str) else json.dumps(d) + "\n" for d in docs))
+            return place
+
+        good = write("good.yaml", policy("good", SOMEBODY))
+        warns = write("warns.yaml", policy("good2", SOMEBODY), policy("w", {"mtls": {"mode": "DISABLE"}}, kind="PeerAuthentication"),
+                      policy("l7", {"rules": [{"to": [{"operation": {"methods": ["GET"]}}]}]}),
+                      policy("nots", {"rules": [{"from": [{"source": {"notPrincipals": ["a"]}}]}]}))
+        bad = write("bad.yaml", policy("bad", {"action": "DENY"}), "a: [\n")
+        r = Result(["policy", "lint", "-f", good])
+        check(r.code == OK and r.out == "1 documents, 0 refused\n", "nothing to say", r)
+        r = Result(["policy", "lint", "-f", good, "-f", warns])
+        found = re.findall(r"^(\S+):(\d+): warning: (\w+) demo/(\w+): (\S+):", r.out, re.M)
+        check(r.code == OK and [(p == warns, int(n), k, x) for p, n, k, x, _ in found] ==
+              [(True, 3, "PeerAuthentication", "w"), (True, 5, "AuthorizationPolicy", "l7"), (True, 7, "AuthorizationPolicy", "nots")], "warnings", r)
+        r = Result(["policy", "lint", good, bad])
+        check(r.code == NOT_SO and "%s:1: refused: AuthorizationPolicy demo/bad: spec.rules: missing" % bad in r.out and "%s:4: refused: did not find" % bad in r.out, "refused", r)
+        r = Result(["-j", "policy", "lint", "-f", bad])
+        check(r.code == NOT_SO and [x["state"] for x in json.loads(r.out)] == ["refused", "refused"], "as JSON", r)
+        r = Result(["policy", "lint", "-f", good, "-f", os.path.join(folder, "none.yaml")])
+        check(r.code == USAGE and "none.yaml: cannot be read: No such file" in r.err and one_line(r.err), "unreadable", r)
+        r = Result(["policy", "lint"])
+        check(r.code == USAGE and "name a file" in r.err, "no file", r)
+        r = Result(["policy", "list", "-f", good])
+        check(r.code == USAGE and "-f" in r.err, "-f is lint's", r)
 
 
 def test_memory(m):

@@ -446,6 +446,41 @@ static void names_go_into_identities_and_logs(void **state)
 	check_value("cluster-id", "a=b", false);
 }
 
+static void options_of_policy(void **state)
+{
+	static const char *const bad_lists[] = {",", "a,", ",a", "a,,b", "A", "a b", "a,*.b", "a/b"};
+	struct options o;
+
+	(void)state;
+	assert_int_equal(PARSE(&o, NEEDED), 0);
+	assert_string_equal(o.trust_domain_aliases, "");
+	assert_string_equal(o.root_namespace, "istio-system");
+	assert_string_equal(o.l7_deny, "match");
+	assert_string_equal(o.bad_mesh_policy, "ignore");
+	assert_false(o.trust_domain_given || o.trust_domain_aliases_given || o.root_namespace_given);
+	/* The default's own word, given, is given. */
+	assert_int_equal(PARSE(&o, NEEDED, "--trust-domain=cluster.local", "--trust-domain-aliases=old.org,older.org",
+			       "--l7-deny=ignore", "--bad-mesh-policy=deny"),
+			 0);
+	assert_true(o.trust_domain_given && o.trust_domain_aliases_given && !o.root_namespace_given);
+	assert_string_equal(o.trust_domain_aliases, "old.org,older.org");
+	setenv("WARREN_ROOT_NAMESPACE", "mesh", 1);
+	assert_int_equal(PARSE(&o, NEEDED), 0);
+	unsetenv("WARREN_ROOT_NAMESPACE");
+	assert_string_equal(o.root_namespace, "mesh");
+	assert_true(o.root_namespace_given);
+	for (size_t i = 0; i < ARRAY_SIZE(bad_lists); i++)
+		check_value("trust-domain-aliases", bad_lists[i], false);
+	check_value("trust-domain-aliases", "", true);
+	check_value("root-namespace", "", false);
+	check_value("root-namespace", "A", false);
+	check_value("root-namespace", "a.b", false);
+	check_value("l7-deny", "deny", false);
+	check_value("l7-deny", "match", true);
+	check_value("bad-mesh-policy", "", false);
+	check_value("bad-mesh-policy", "ignore", true);
+}
+
 static void numbers_have_digits_units_and_bounds(void **state)
 {
 	static const struct {
@@ -539,6 +574,7 @@ int main(void)
 		cmocka_unit_test(ranges_are_one_source_s),
 		cmocka_unit_test(wrong_ranges_are_refused),
 		cmocka_unit_test(names_go_into_identities_and_logs),
+		cmocka_unit_test(options_of_policy),
 		cmocka_unit_test(numbers_have_digits_units_and_bounds),
 		cmocka_unit_test(arguments_are_read_strictly),
 		cmocka_unit_test(dump_shows_what_is_in_force),

@@ -69,7 +69,11 @@ static int set_up(void **state)
 	(void)state;
 	log_set_level("error");
 	store = (struct store){0};
-	assembly = (struct assembly){.cfg = {"n1", "Kubernetes", "", "cluster.local", "cluster.local"}};
+	assembly = (struct assembly){.cfg = {.node = "n1",
+					     .cluster_id = "Kubernetes",
+					     .network = "",
+					     .cluster_domain = "cluster.local",
+					     .trust_domain = "cluster.local"}};
 	model = model_new();
 	reload(mesh);
 	return 0;
@@ -272,9 +276,9 @@ static void what_is_unknown_warns_or_is_ignored(void **state)
 	edit("selector: {app: web}", "selecter: {app: web}");
 	assert_int_equal(resource("Service/shop/web")->state, RESOURCE_WARNED);
 	assert_int_equal(to("10.96.0.1", 80).reason, WR_REASON_NO_ENDPOINT);
-	reload("apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: shop}\n");
-	assert_int_equal(resource("AuthorizationPolicy/shop/p")->state, RESOURCE_NOT_ENFORCED);
-	assert_non_null(strstr(resource("AuthorizationPolicy/shop/p")->reason, "NOT ENFORCED"));
+	reload("apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: p, namespace: shop}\n");
+	assert_int_equal(resource("RequestAuthentication/shop/p")->state, RESOURCE_NOT_ENFORCED);
+	assert_non_null(strstr(resource("RequestAuthentication/shop/p")->reason, "NOT ENFORCED"));
 }
 
 static void null_is_as_good_as_absent(void **state)
@@ -801,7 +805,7 @@ static void what_is_not_used_is_not_kept(void **state)
 
 	(void)state;
 	reload("apiVersion: v1\nkind: Secret\nmetadata: {name: s, namespace: n}\nstringData: {password: hunter2}\n---\n"
-	       "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p}\nspec: {action: "
+	       "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: p}\nspec: {issuer: "
 	       "DENY}\n---\n"
 	       "just a text\n---\napiVersion: batch/v1\nkind: Job\nmetadata: {generateName: once-}\n");
 	assert_int_equal(resource("Secret/n/s")->state, RESOURCE_IGNORED);

@@ -2,9 +2,11 @@
 /* Assembly when memory runs out, at each allocation in turn: the last state stays, nothing leaks, and the next round
  * makes up for it. */
 #include "agent/engine/source/assemble.h"
+#include "agent/engine/source/published.h"
 #include "agent/engine/source/store.h"
 #include "agent/engine/source/yaml.h"
 #include "engine/base/log.h"
+#include "engine/model/policy.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -132,7 +134,11 @@ static void start(void)
 {
 	struct model_delta *d;
 
-	assembly = (struct assembly){.cfg = {"n1", "Kubernetes", "", "cluster.local", "cluster.local"}};
+	assembly = (struct assembly){.cfg = {.node = "n1",
+					     .cluster_id = "Kubernetes",
+					     .network = "",
+					     .cluster_domain = "cluster.local",
+					     .trust_domain = "cluster.local"}};
 	load(before);
 	assert_int_equal(assemble(&assembly, &store, &d), 0);
 	model_delta_free(d);
@@ -210,11 +216,65 @@ static void addresses_found_without_memory_leave_the_last(void **state)
 	}
 }
 
+#define BARE                                                                                                           \
+	"apiVersion: v1\nkind: Pod\nmetadata: {name: bare, namespace: shop, labels: {app: bare}}\n"                    \
+	"spec: {nodeName: n1}\n---\n"
+#define POLICY(name, spec)                                                                                             \
+	"apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: " name ", namespace: shop}\n"   \
+	"spec: " spec "\n---\n"
+
+static enum wr_reason verdict(void)
+{
+	const struct workload *w = published_by_uid(&assembly.workloads, "Kubernetes//Pod/shop/bare");
+	struct policy_subject subject = {.identity = "spiffe://cluster.local/ns/a/sa/b", .destination = {.port = 80}};
+	struct policy_verdict v;
+
+	policy_evaluate(w->policy, &subject, &v);
+	return v.reason;
+}
+
+/* What was in force is so until all of the new is there; that memory ran out on the way is forgotten. */
+static void policies_without_memory_stay_as_they_were(void **state)
+{
+	bool failed = true;
+
+	(void)state;
+	for (long k = 1; failed; k++) {
+		struct model_delta *d;
+		long had = live;
+		int r;
+
+		start();
+		load(BARE POLICY("p", "{rules: [{from: [{source: {principals: [cluster.local/ns/x/sa/y]}}]}]}"));
+		assert_int_equal(assemble(&assembly, &store, &d), 0);
+		model_delta_free(d);
+		load(BARE POLICY("p", "{action: DENY, selector: {matchLabels: {app: bare}}, rules: [{to: [{operation: "
+				      "{ports: ['80', '90']}}], from: [{source: {ipBlocks: ['::/0']}}]}]}")
+			     POLICY("q", "{}"));
+		fail_at = k;
+		r = assemble(&assembly, &store, &d);
+		failed = !fail_at;
+		fail_at = 0;
+		assert_int_equal(verdict(), r < 0 ? WR_REASON_POLICY_NO_ALLOW : WR_REASON_POLICY_DENY);
+		if (r < 0) {
+			assert_int_equal(r, -ENOMEM);
+			assert_int_equal(assemble(&assembly, &store, &d), 0);
+			assert_int_equal(verdict(), WR_REASON_POLICY_DENY);
+		}
+		assert_int_equal(d->n_workloads, 1);
+		model_delta_free(d);
+		end();
+		assert_int_equal(live, had);
+		assert_true(k < 10000);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_round_without_memory_changes_nothing),
 		cmocka_unit_test(addresses_found_without_memory_leave_the_last),
+		cmocka_unit_test(policies_without_memory_stay_as_they_were),
 	};
 
 	if (!REPLACED) {

@@ -92,16 +92,16 @@ static void the_refused_are_listed_by_name(void **state)
 	cJSON_Delete(list);
 }
 
-/* What people rely on and what merely lies in the folder are two things; a misspelt apiVersion changes
- * nothing. */
+/* What people rely on and what merely lies in the folder are two things; a misspelt apiVersion is a mistake in what
+ * people rely on. */
 static void what_is_not_enforced(void **state)
 {
-	static const char *const want[] = {"not enforced", "not enforced", "not enforced", "ignored", "applied"};
+	static const char *const want[] = {"not enforced", "refused", "not enforced", "ignored", "applied"};
 	cJSON *list, *i;
 	size_t n = 0;
 
 	(void)state;
-	reload("apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p}\n---\n"
+	reload("apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: p}\n---\n"
 	       "apiVersion: securty/v1\nkind: PeerAuthentication\nmetadata: {name: p}\n---\n"
 	       "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r}\n---\n"
 	       "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n---\n"

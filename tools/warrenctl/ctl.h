@@ -23,6 +23,8 @@ struct ctl {
 	const char *from, *to; /* of `policy check` */
 	bool plaintext;
 	char node_buf[256];
+	char **files; /* of -f, and of a command that takes several arguments */
+	int n_files;
 	bool silent;	  /* the agent is there and gives no usable answer */
 	char error[1024]; /* why the last call failed */
 };
@@ -81,14 +83,18 @@ const char *field_text(const cJSON *item, const struct column *col, char *buf, i
 void status_print(const cJSON *status);
 void resources_print(cJSON *resources);
 
+/* --- policy.c: `policy list`, `policy show` and `policy lint` --- */
+int policy_show(struct ctl *c, const char *name);
+int policy_lint(struct ctl *c);
+
 /* --- bpf.c: `bpf show` as text --- */
 void bpf_print(const cJSON *dump);
 
-/* --- policy.c; they print what is wrong --- */
-int policy_check(struct ctl *c);
+/* --- verdicts.c; they print what is wrong --- */
+int verdict_check(struct ctl *c);
 /* Prints verdicts as they are given, for so long; 0: until it is interrupted. */
-int policy_trace(struct ctl *c, unsigned long seconds);
-int policy_verdicts(struct ctl *c);
+int verdict_trace(struct ctl *c, unsigned long seconds);
+int verdict_counts(struct ctl *c);
 
 /* --- local.c: what works without an agent. Codes with the reason remembered --- */
 int local_doctor(struct ctl *c);

@@ -267,7 +267,7 @@ static int cmd_close(struct ctl *c, const char *arg)
 static int cmd_policy_check(struct ctl *c, const char *arg)
 {
 	(void)arg;
-	return policy_check(c);
+	return verdict_check(c);
 }
 
 static int cmd_policy_trace(struct ctl *c, const char *arg)
@@ -277,13 +277,13 @@ static int cmd_policy_trace(struct ctl *c, const char *arg)
 
 	if (arg && (!seconds || *end))
 		return ctl_fail(c, CTL_USAGE, "policy trace: %s: expected seconds", arg);
-	return policy_trace(c, seconds);
+	return verdict_trace(c, seconds);
 }
 
 static int cmd_policy_verdicts(struct ctl *c, const char *arg)
 {
 	(void)arg;
-	return policy_verdicts(c);
+	return verdict_counts(c);
 }
 
 /* --- actions --- */
@@ -337,6 +337,12 @@ static int cmd_doctor(struct ctl *c, const char *arg)
 	return r == CTL_BROKEN ? ctl_say(c, r) : r;
 }
 
+static int cmd_lint(struct ctl *c, const char *arg)
+{
+	(void)arg;
+	return policy_lint(c);
+}
+
 /* --- the command table --- */
 
 static const struct command {
@@ -359,13 +365,17 @@ static const struct command {
 	 "per worker: share of time at work, bytes that apps have not taken and their limit, stream windows",
 	 cmd_memory},
 	{"certificate", "list", "", "certificates of this node's workloads", cmd_certificate},
+	{"bpf", "show", "", "wanted versus attached, programs, links, maps decoded (*)", cmd_bpf},
+	{"config", "list", "", "resources: applied, refused, ignored or not enforced, where and why", cmd_config_list},
+	{"config", "dump", "", "options, resources with their state, the whole model; always as JSON", cmd_config_dump},
+	{"policy", "list", "[NAME]", "policies: enforced here, refused, waiting; of one: its pods, warnings, who wins",
+	 policy_show},
+	{"policy", "lint", "FILE...",
+	 "judge manifests as an agent would; exits 1 when one is refused, 2 unreadable (*)", cmd_lint},
 	{"policy", "verdicts", "", "how often which policy, rule and field denied, or would have", cmd_policy_verdicts},
 	{"policy", "check", "--from=WHO --to=POD", "may it, and why: exits 0 when allowed, 1 when denied",
 	 cmd_policy_check},
 	{"policy", "trace", "[SECONDS]", "verdicts as they are given, each with what led to it", cmd_policy_trace},
-	{"bpf", "show", "", "wanted versus attached, programs, links, maps decoded (*)", cmd_bpf},
-	{"config", "list", "", "resources: applied, refused, ignored or not enforced, where and why", cmd_config_list},
-	{"config", "dump", "", "options, resources with their state, the whole model; always as JSON", cmd_config_dump},
 	{"log", "level", "[LEVEL]", "show or set the log level: error, warn, info, debug", cmd_log},
 };
 
@@ -389,7 +399,8 @@ static int help(const char *object)
 	printf("\n(*) works without an agent. `show` and `list` mean the same; names may be shortened.\n\n"
 	       "  -j, --json       JSON            -p, --pretty     JSON, indented\n"
 	       "  -n, --node NAME  which node      --run-dir PATH   default /run/warren\n"
-	       "  -V, --version    -h, --help      --pin-dir PATH   default /sys/fs/bpf\n\n"
+	       "  -V, --version    -h, --help      --pin-dir PATH   default /sys/fs/bpf\n"
+	       "  -f, --file FILE  a manifest to lint\n\n"
 	       "WHO is NAMESPACE/POD, ip:ADDRESS (in plaintext) or spiffe://...; --plaintext: without its identity;\n"
 	       "POD is NAMESPACE/POD:PORT.\n"
 	       "WARREN_NODE, WARREN_RUN_DIR and WARREN_PIN_DIR stand for an option that is not given. When no\n"
@@ -427,6 +438,14 @@ static const struct command *find(const char *object, const char *command)
 	return NULL;
 }
 
+/* The files of -f with those that are named behind the command. */
+static char **add_files(struct ctl *c, char **words, int n)
+{
+	for (int i = 0; i < n; i++)
+		c->files[c->n_files++] = words[i];
+	return c->files;
+}
+
 /* Words are OBJECT [COMMAND] [ARGUMENT]; what is too much is named, never ignored. */
 static int run(struct ctl *c, int n, char **words)
 {
@@ -447,7 +466,14 @@ static int run(struct ctl *c, int n, char **words)
 				command ? " " : "", command ? command : "");
 	if (n > 1 && !command)
 		return help(cmd->object);
-	args = *cmd->args && !is_show(command);
+	/* Of what only looks, an argument narrows it where its own name says that it takes one. */
+	args = *cmd->args && (!is_show(command) || is_show(cmd->command));
+	if (strstr(cmd->args, "...")) {
+		c->files = add_files(c, words + 2, n - 2);
+		args = n;
+	} else if (c->n_files) {
+		return ctl_fail(c, CTL_USAGE, "%s %s: -f goes with policy lint alone", cmd->object, cmd->command);
+	}
 	if (n - 2 > args)
 		return ctl_fail(c, CTL_USAGE, "%s %s: unexpected argument: %s", cmd->object, cmd->command,
 				words[2 + args]);
@@ -478,6 +504,7 @@ static int options(struct ctl *c, int argc, char **argv, int *ret_code)
 	static const struct option known[] = {{"json", no_argument, NULL, 'j'},
 					      {"pretty", no_argument, NULL, 'p'},
 					      {"node", required_argument, NULL, 'n'},
+					      {"file", required_argument, NULL, 'f'},
 					      {"run-dir", required_argument, NULL, OPT_RUN_DIR},
 					      {"pin-dir", required_argument, NULL, OPT_PIN_DIR},
 					      {"version", no_argument, NULL, 'V'},
@@ -492,7 +519,7 @@ static int options(struct ctl *c, int argc, char **argv, int *ret_code)
 	int opt, n;
 
 	opterr = 0;
-	while ((opt = getopt_long(argc, argv, ":jpn:Vh", known, NULL)) != -1) {
+	while ((opt = getopt_long(argc, argv, ":jpn:f:Vh", known, NULL)) != -1) {
 		switch (opt) {
 		case 'j':
 			c->json = true;
@@ -502,6 +529,9 @@ static int options(struct ctl *c, int argc, char **argv, int *ret_code)
 			break;
 		case 'n':
 			c->node = optarg;
+			break;
+		case 'f':
+			c->files[c->n_files++] = optarg;
 			break;
 		case OPT_RUN_DIR:
 			c->run_dir = optarg;
@@ -557,8 +587,12 @@ int main(int argc, char **argv)
 	struct ctl c = {.run_dir = environment("WARREN_RUN_DIR", "/run/warren"),
 			.pin_dir = environment("WARREN_PIN_DIR", NULL),
 			.node = environment("WARREN_NODE", NULL)};
+	_cleanup_free_ char **files = calloc((size_t)argc + 1, sizeof(*files));
 	int code = CTL_OK, n;
 
+	if (!files)
+		return CTL_BROKEN;
+	c.files = files;
 	ctl_keep_standard();
 	n = options(&c, argc, argv, &code);
 	if (n >= 0)

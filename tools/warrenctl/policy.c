@@ -1,128 +1,168 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* `policy check`, `policy trace` and `policy verdicts` as text. Called by main.c. */
+/*
+ * `policy list` and `policy show`, from the agent's answer; `policy lint`, from the files alone. Rows and details
+ * leave. Called by main.c.
+ */
 #include "ctl.h"
 #include "engine/base/cleanup.h"
-#include "engine/base/clock.h"
+#include "engine/source/lint.h"
 
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
-#define TRACE_POLL_US 200000
+/* --- list and show --- */
 
-static const struct column verdict_columns[] = {{"OUTCOME", "outcome", AS_TEXT}, {"REASON", "reason", AS_TEXT},
-						{"POLICY", "policy", AS_TEXT},	 {"RULE", "rule", AS_NUMBER},
-						{"FIELD", "field", AS_TEXT},	 {"COUNT", "count", AS_NUMBER}};
+static const struct column columns[] = {{"KIND", "kind", AS_TEXT},	  {"NAMESPACE", "namespace", AS_TEXT},
+					{"NAME", "name", AS_TEXT},	  {"ACTION", "does", AS_TEXT},
+					{"SCOPE", "scope", AS_TEXT},	  {"STATE", "state", AS_TEXT},
+					{"PODS", "pod_count", AS_NUMBER}, {"REASON", "reason", AS_TEXT}};
 
-static void print_step(const cJSON *s)
+/* What a row has room for. */
+static void add_summary(cJSON *p)
 {
-	printf("  %-20s", text_of(s, "step"));
-	if (*text_of(s, "policy"))
-		printf(" %s", text_of(s, "policy"));
-	if (member(s, "rule"))
-		printf(" rule %.0f", number_of(s, "rule"));
-	if (*text_of(s, "field"))
-		printf(" %s", text_of(s, "field"));
-	if (*text_of(s, "value"))
-		printf(" (%s)", text_of(s, "value"));
-	printf("%s %s\n", *text_of(s, "policy") || *text_of(s, "field") ? ":" : "", text_of(s, "result"));
+	cJSON_DeleteItemFromObjectCaseSensitive(p, "does");
+	cJSON_DeleteItemFromObjectCaseSensitive(p, "pod_count");
+	cJSON_AddStringToObject(p, "does",
+				is_true(p, "closed")	? "closes"
+				: *text_of(p, "action") ? text_of(p, "action")
+							: text_of(p, "mode"));
+	cJSON_AddNumberToObject(p, "pod_count", cJSON_GetArraySize(member(p, "pods")));
 }
 
-static void print_verdict(const cJSON *v)
+static void print_pod(const cJSON *pod)
 {
-	const cJSON *s;
-
-	printf("%s", is_true(v, "allow") ? "allowed" : "DENIED");
-	if (*text_of(v, "reason") && !is_true(v, "allow"))
-		printf("  %s", text_of(v, "reason"));
-	if (*text_of(v, "policy"))
-		printf("  %s", text_of(v, "policy"));
+	printf("  pod %s/%s", text_of(pod, "namespace"), text_of(pod, "name"));
+	if (*text_of(pod, "not_enforced"))
+		printf("  not enforced: %s", text_of(pod, "not_enforced"));
+	if (*text_of(pod, "loses_to"))
+		printf("  another one counts: %s", text_of(pod, "loses_to"));
 	printf("\n");
-	cJSON_ArrayForEach(s, member(v, "steps"))
-		print_step(s);
 }
 
-int policy_check(struct ctl *c)
-{
-	cJSON *args, *result = NULL;
-	bool allowed;
-	int r;
-
-	if (!c->from || !c->to)
-		return ctl_fail(
-			c, CTL_USAGE,
-			"policy check: --from=NAMESPACE/POD, ip:ADDRESS or spiffe://... and --to=NAMESPACE/POD:PORT");
-	args = cJSON_CreateObject();
-	cJSON_AddStringToObject(args, "from", c->from);
-	cJSON_AddStringToObject(args, "to", c->to);
-	cJSON_AddBoolToObject(args, "plaintext", c->plaintext);
-	r = client_call(c, "policy check", args, cJSON_Object, &result);
-	if (r)
-		return ctl_say(c, r);
-	allowed = is_true(result, "allow");
-	if (!ctl_print_json(c, result))
-		print_verdict(result);
-	cJSON_Delete(result);
-	return allowed ? CTL_OK : CTL_NOT_SO;
-}
-
-static double last_seq(const cJSON *rows, double before)
+static void print_policy(const cJSON *p)
 {
 	const cJSON *i;
 
-	cJSON_ArrayForEach(i, rows)
-		before = number_of(i, "seq");
-	return before;
-}
-
-static void print_traced(const struct ctl *c, cJSON *rows)
-{
-	cJSON *i;
-
-	cJSON_ArrayForEach(i, rows) {
-		if (ctl_print_json(c, i))
-			continue;
-		printf("%s %s %s -> %s %s ", text_of(i, "time"), text_of(i, "pod"), text_of(i, "src"),
-		       text_of(i, "dst"), *text_of(i, "identity") ? text_of(i, "identity") : "plaintext");
-		print_verdict(i);
+	printf("%s %s/%s: %s, %s, scope %s\n", text_of(p, "kind"), text_of(p, "namespace"), text_of(p, "name"),
+	       text_of(p, "does"), text_of(p, "state"), text_of(p, "scope"));
+	cJSON_ArrayForEach(i, member(p, "selector")) {
+		printf("  selector %s=%s\n", i->string, cJSON_IsString(i) ? i->valuestring : "?");
 	}
-	fflush(stdout);
-}
-
-int policy_trace(struct ctl *c, unsigned long seconds)
-{
-	uint64_t end = seconds ? clock_now_ms() + seconds * 1000 : UINT64_MAX;
-	double since = 0;
-
-	for (bool first = true; clock_now_ms() < end; first = false) {
-		cJSON *args = cJSON_CreateObject(), *rows = NULL;
-		int r;
-
-		cJSON_AddNumberToObject(args, "since", since);
-		r = client_call(c, "policy trace", args, cJSON_Array, &rows);
-		if (r)
-			return ctl_say(c, r);
-		since = last_seq(rows, since);
-		/* What an earlier watcher left in the rings is no news. */
-		if (!first)
-			print_traced(c, rows);
-		cJSON_Delete(rows);
-		if (ferror(stdout))
-			return CTL_BROKEN;
-		usleep(TRACE_POLL_US);
+	printf("  from %s:%.0f%s%s\n", text_of(p, "file"), number_of(p, "line"),
+	       *text_of(p, "created") ? ", created " : "", text_of(p, "created"));
+	if (*text_of(p, "reason"))
+		printf("  reason: %s%s\n", text_of(p, "reason"),
+		       is_true(p, "last_good_in_force") ? "; its last good version stays in force" : "");
+	cJSON_ArrayForEach(i, member(p, "ports")) {
+		printf("  port %s: %s\n", i->string, cJSON_IsString(i) ? i->valuestring : "?");
 	}
-	return CTL_OK;
+	cJSON_ArrayForEach(i, member(p, "warnings")) {
+		printf("  warning: line %.0f: %s\n", number_of(i, "line"), text_of(i, "reason"));
+	}
+	cJSON_ArrayForEach(i, member(p, "pods")) {
+		print_pod(i);
+	}
+	if (!cJSON_GetArraySize(member(p, "pods")))
+		printf("  no pod of this node\n");
 }
 
-int policy_verdicts(struct ctl *c)
+static bool is_named(const cJSON *p, const char *name)
 {
-	cJSON *rows = NULL;
-	int r = client_call(c, "policy verdicts", NULL, cJSON_Array, &rows);
+	const char *slash = strchr(name, '/'), *ns = text_of(p, "namespace");
+
+	if (!slash)
+		return !strcmp(name, text_of(p, "name"));
+	return (size_t)(slash - name) == strlen(ns) && !strncmp(name, ns, strlen(ns)) &&
+	       !strcmp(slash + 1, text_of(p, "name"));
+}
+
+static void keep_named(cJSON *list, const char *name)
+{
+	for (int i = cJSON_GetArraySize(list) - 1; i >= 0; i--)
+		if (!is_named(cJSON_GetArrayItem(list, i), name))
+			cJSON_DeleteItemFromArray(list, i);
+}
+
+int policy_show(struct ctl *c, const char *name)
+{
+	cJSON *list = NULL, *i;
+	int r = client_call(c, "policy list", NULL, cJSON_Array, &list);
 
 	if (r)
 		return ctl_say(c, r);
-	if (!ctl_print_json(c, rows))
-		table_print(rows, verdict_columns, ARRAY_SIZE(verdict_columns));
-	cJSON_Delete(rows);
+	if (name)
+		keep_named(list, name);
+	if (name && !cJSON_GetArraySize(list)) {
+		cJSON_Delete(list);
+		return ctl_fail(c, CTL_NOT_SO, "no policy is called %s", name);
+	}
+	if (!ctl_print_json(c, list)) {
+		cJSON_ArrayForEach(i, list) {
+			add_summary(i);
+			if (name)
+				print_policy(i);
+		}
+		if (!name)
+			table_print(list, columns, ARRAY_SIZE(columns));
+	}
+	cJSON_Delete(list);
 	return CTL_OK;
+}
+
+/* --- lint --- */
+
+static bool is_refused(const cJSON *doc)
+{
+	return !strcmp(text_of(doc, "state"), "refused");
+}
+
+/* "field: what (line N)" after its place: FILE:N: word: field: what. A document that is no YAML has no name. */
+static void print_finding(const cJSON *doc, const char *word, double line, const char *reason)
+{
+	const char *mark = strstr(reason, " (line ");
+	int len = (int)strlen(reason), at = (int)(line > 0 ? line : number_of(doc, "line"));
+
+	if (mark && sscanf(mark, " (line %d)", &at) == 1)
+		len = (int)(mark - reason);
+	printf("%s:%d: %s: ", text_of(doc, "file"), at, word);
+	if (*text_of(doc, "kind"))
+		printf("%s %s/%s: ", text_of(doc, "kind"), text_of(doc, "namespace"), text_of(doc, "name"));
+	printf("%.*s\n", len, reason);
+}
+
+static void print_document(const cJSON *doc)
+{
+	const cJSON *i;
+
+	if (is_refused(doc))
+		print_finding(doc, "refused", 0, text_of(doc, "reason"));
+	if (!strcmp(text_of(doc, "state"), "not enforced"))
+		print_finding(doc, "warning", 0, text_of(doc, "reason"));
+	cJSON_ArrayForEach(i, member(doc, "warnings")) {
+		print_finding(doc, "warning", number_of(i, "line"), text_of(i, "reason"));
+	}
+}
+
+int policy_lint(struct ctl *c)
+{
+	cJSON *list = NULL, *i;
+	int refused = 0, r;
+	size_t bad = 0;
+
+	if (!c->n_files)
+		return ctl_fail(c, CTL_USAGE, "policy lint: name a file");
+	r = source_lint((const char *const *)c->files, (size_t)c->n_files, &bad, &list);
+	if (r < 0)
+		return ctl_fail(c, CTL_USAGE, "%s: cannot be read: %s", c->files[bad], strerror(-r));
+	cJSON_ArrayForEach(i, list) {
+		refused += is_refused(i);
+	}
+	if (!ctl_print_json(c, list)) {
+		cJSON_ArrayForEach(i, list) {
+			print_document(i);
+		}
+		printf("%d documents, %d refused\n", cJSON_GetArraySize(list), refused);
+	}
+	cJSON_Delete(list);
+	return refused ? CTL_NOT_SO : CTL_OK;
 }

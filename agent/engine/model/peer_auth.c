@@ -28,8 +28,7 @@ static int64_t created_at(const char *text)
 	return timegm(&tm) - (sign == '+' ? offset : -offset);
 }
 
-/* Whether a wins over b at the same level. */
-static bool wins(const struct peer_auth *a, const struct peer_auth *b)
+bool peer_auth_wins(const struct peer_auth *a, const struct peer_auth *b)
 {
 	int64_t at = created_at(a->created), bt = created_at(b->created);
 	int order;
@@ -80,7 +79,7 @@ int peer_auth_resolve(struct peer_auth *const *list, size_t n, struct peer_auth_
 	for (size_t i = 0; i < n; i++) {
 		const struct peer_auth **slot = list[i]->closed ? &r.closed : &winner[list[i]->scope];
 
-		if (!*slot || wins(list[i], *slot))
+		if (!*slot || peer_auth_wins(list[i], *slot))
 			*slot = list[i];
 	}
 	/* From the mesh inwards: whoever says something speaks over those before. */

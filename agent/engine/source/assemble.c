@@ -29,7 +29,7 @@ static int compare(const void *x, const void *y)
 	return r ? r : strcmp(a->workload->uid, b->workload->uid);
 }
 
-static int list_workloads(const struct assembly *a, const struct store *s, struct candidate *list, size_t *n)
+static int list_workloads(struct assembly *a, const struct store *s, struct candidate *list, size_t *n)
 {
 	struct table_iter it = {0};
 	struct resource *r;
@@ -45,6 +45,8 @@ static int list_workloads(const struct assembly *a, const struct store *s, struc
 		list[*n].workload = w;
 		/* RFC 3339 in UTC, as the API server writes it, sorts as text. Undated: after all dates. */
 		list[(*n)++].created = decode_string(get(r->tree, "metadata"), "creationTimestamp", "~");
+		if (w->local && policies_set_of(&a->policies, w->namespace_, decode_labels(r->tree), &w->policy) < 0)
+			return -ENOMEM;
 	}
 	return 0;
 }
@@ -107,8 +109,10 @@ static int put_services(struct assembly *a, const struct store *s)
 int assemble(struct assembly *a, const struct store *s, struct model_delta **ret)
 {
 	struct model_delta *d = model_delta_new();
-	int e = d ? put_workloads(a, s) : -ENOMEM;
+	int e = d ? policies_update(&a->policies, &a->cfg.policies, a->cfg.trust_domain, s) : -ENOMEM;
 
+	if (e == 0)
+		e = put_workloads(a, s);
 	if (e == 0)
 		e = put_services(a, s);
 	if (e == 0)
@@ -118,6 +122,7 @@ int assemble(struct assembly *a, const struct store *s, struct model_delta **ret
 	claim_end(&a->claims, e == 0);
 	published_end(&a->services, e == 0, false);
 	published_end(&a->workloads, e == 0, true);
+	policies_end(&a->policies, e == 0);
 	if (e < 0) {
 		model_delta_free(d);
 		return e;
@@ -139,4 +144,5 @@ void assemble_done(struct assembly *a)
 	published_done(&a->workloads, true);
 	override_done(&a->overrides);
 	claim_done(&a->claims);
+	policies_done(&a->policies);
 }

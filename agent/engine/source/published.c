@@ -36,11 +36,12 @@ static char *workload_text(const struct workload *w)
 		at += strlen(at);
 		*at++ = ' ';
 	}
-	if (asprintf(&text, "%s|%s|%s|%s|%s|%s|%s|%s|%s/%s|%s|%d%d%d%d%d%d%d%d%d%d|%u", w->identity, w->node,
+	/* The set's pointer stands for all its policies: the workload in force holds a reference. */
+	if (asprintf(&text, "%s|%s|%s|%s|%s|%s|%s|%s|%s/%s|%s|%d%d%d%d%d%d%d%d%d%d|%u|%p", w->identity, w->node,
 		     w->netns_path ? w->netns_path : "", w->canonical_name, w->canonical_revision, w->workload_name,
 		     w->workload_type, w->network, w->region ? w->region : "", w->zone ? w->zone : "", ips,
 		     w->addrs_in_status, w->protocol, w->labelled, w->ready, w->host_network, w->local, w->has_sidecar,
-		     w->terminated, w->deleting, w->addrs_disputed, w->capacity) < 0)
+		     w->terminated, w->deleting, w->addrs_disputed, w->capacity, (void *)w->policy) < 0)
 		return NULL;
 	return text;
 }

@@ -15,6 +15,9 @@ enum resource_kind {
 	KIND_ENDPOINTS,
 	KIND_SERVICEACCOUNT,
 	KIND_NODE,
+	KIND_AUTHORIZATION_POLICY,
+	KIND_PEER_AUTHENTICATION,
+	KIND_MESH_CONFIG, /* the ConfigMap "istio" */
 	KIND_OTHER
 };
 /* NOT_ENFORCED: a kind that people rely on, and that does nothing here. */
@@ -34,19 +37,33 @@ struct resource {
 	char *kind_name, *namespace_, *name;
 	char *file;
 	int line;
-	char *reason; /* refused, warned, ignored, not enforced: why */
-	cJSON *tree;  /* in force; NULL when it never was valid */
-	bool seen;    /* by the present read */
+	char *reason;	  /* refused, warned, ignored, not enforced: why */
+	cJSON *warnings;  /* of the document as it is now: [{"line","reason"}]; NULL: none */
+	cJSON *tree;	  /* in force; NULL when it never was valid */
+	cJSON *invalid;	  /* of a policy that never was valid: what was refused; it closes what it is for */
+	uint64_t version; /* of the two trees: another one, another number */
+	bool seen;	  /* by the present read */
 };
+
+static inline bool is_policy_kind(enum resource_kind kind)
+{
+	return kind == KIND_AUTHORIZATION_POLICY || kind == KIND_PEER_AUTHENTICATION;
+}
 
 struct resource *resource_free(struct resource *r);
 /* "<kind>/<namespace>/<name>", to be freed. */
 char *resource_key(const char *kind, const char *namespace_, const char *name);
 
-/* Checks a document and names what it is. 0 applied or warned (*ret_reason set when warned), -EINVAL refused,
- * -ENOTSUP a kind that does not concern a mesh, -ENOSYS one that does and is not handled; *ret_reason is
- * malloc'd, "field: what (line N)". */
-int decode_check(const cJSON *tree, enum resource_kind *ret_kind, char **ret_reason);
+/* What the check of a document finds. */
+struct judgement {
+	enum resource_kind kind; /* also of a refused one, if it says so */
+	char *reason;		 /* refused, warned, ignored, not enforced: "field: what (line N)"; malloc'd */
+	cJSON *warnings;	 /* [{"line","reason"}]; NULL: none */
+};
+
+/* Checks a document and names what it is. 0 applied or warned, -EINVAL refused, -ENOTSUP a kind that does not concern a
+ * mesh, -ENOSYS what does concern it and is not handled here. */
+int decode_check(const cJSON *tree, struct judgement *ret);
 
 /* A field. Null is as good as absent, as the API server writes and reads it. */
 static inline const cJSON *get(const cJSON *o, const char *name)

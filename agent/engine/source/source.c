@@ -8,6 +8,7 @@
 #include "engine/base/cleanup.h"
 #include "engine/base/log.h"
 #include "engine/io/loop.h"
+#include "file.h"
 #include "store.h"
 #include "yaml.h"
 
@@ -59,7 +60,7 @@ static void set_alarm(struct source *s, const char *fmt, ...)
 	if (vasprintf(&text, fmt, ap) < 0)
 		text = NULL;
 	va_end(ap);
-	if (text && (!s->alarm || strcmp(s->alarm, text)))
+	if (text && !s->store.quiet && (!s->alarm || strcmp(s->alarm, text)))
 		log_error("source", "ALARM: %s; %s%s", text,
 			  has_configuration(s) ? "the last configuration stays in force"
 					       : "no configuration yet, waiting for ",
@@ -70,7 +71,7 @@ static void set_alarm(struct source *s, const char *fmt, ...)
 
 static void clear_alarm(struct source *s)
 {
-	if (s->alarm)
+	if (s->alarm && !s->store.quiet)
 		log_info("source", "%s is readable%s", s->path, s->read_once ? " again" : "");
 	free(s->alarm);
 	s->alarm = NULL;
@@ -97,43 +98,13 @@ static void broken(void *arg, const struct yaml_error *error)
 	store_keep_file(&r->s->store, r->file, error->line, error->reason);
 }
 
-static int slurp(int dir, const char *name, char **ret, size_t *ret_len)
-{
-	_cleanup_close_ int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	_cleanup_free_ char *text = NULL;
-	struct stat st;
-	size_t len = 0;
-
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return -errno;
-	if (!S_ISREG(st.st_mode))
-		return -EINVAL;
-	if (st.st_size > YAML_FILE_MAX)
-		return -EFBIG;
-	text = malloc((size_t)st.st_size + 1);
-	if (!text)
-		return -ENOMEM;
-	while (len < (size_t)st.st_size) {
-		ssize_t n = read(fd, text + len, (size_t)st.st_size - len);
-
-		if (n < 0)
-			return -errno;
-		if (!n)
-			break;
-		len += (size_t)n;
-	}
-	*ret = take_ptr(text);
-	*ret_len = len;
-	return 0;
-}
-
 static void read_file(struct source *s, int dir, const char *name)
 {
 	_cleanup_free_ char *text = NULL, *path = NULL;
 	static const struct yaml_handlers handlers = {document, broken};
 	struct reading r = {.s = s};
 	size_t len = 0;
-	int e = slurp(dir, name, &text, &len);
+	int e = file_read(dir, name, &text, &len);
 
 	if (asprintf(&path, "%s/%s", s->path, name) < 0)
 		return;
@@ -334,11 +305,43 @@ static void load_state(struct source *s)
 {
 	int e = store_load(&s->store, s->state_path, s->cfg.spec);
 
+	if (s->store.quiet)
+		return;
 	if (e == -ESTALE)
 		log_info("source", "%s: the last good configuration is another source's, not used for %s",
 			 s->state_path, s->cfg.spec);
 	else if (e < 0 && e != -ENOENT)
 		log_warn("source", "%s: cannot use the last good configuration: %s", s->state_path, strerror(-e));
+}
+
+static bool is_dir(const struct source_config *cfg)
+{
+	return !strncmp(cfg->spec, "dir:", 4) && cfg->spec[4];
+}
+
+static int set_paths(struct source *s)
+{
+	s->path = strdup(s->cfg.spec + 4);
+	if (s->cfg.state_dir && asprintf(&s->state_path, "%s/resources.json", s->cfg.state_dir) < 0)
+		s->state_path = NULL;
+	return s->path && (s->state_path || !s->cfg.state_dir) ? 0 : -ENOMEM;
+}
+
+int source_read_trust_domain(const struct source_config *cfg, char **ret)
+{
+	struct source s = {.cfg = *cfg, .store.quiet = true};
+	int r = is_dir(cfg) ? set_paths(&s) : 0;
+
+	if (s.path && s.state_path)
+		load_state(&s);
+	if (s.path)
+		(void)read_folder(&s);
+	r = r < 0 ? r : policies_trust_domain(cfg->root_namespace, &s.store, ret);
+	store_done(&s.store);
+	free(s.path);
+	free(s.state_path);
+	free(s.alarm);
+	return r;
 }
 
 int source_open(const struct source_config *cfg, struct loop *loop, struct source **ret, char **ret_error)
@@ -347,7 +350,7 @@ int source_open(const struct source_config *cfg, struct loop *loop, struct sourc
 	int fd;
 
 	*ret_error = NULL;
-	if (strncmp(cfg->spec, "dir:", 4) || !cfg->spec[4]) {
+	if (!is_dir(cfg)) {
 		if (asprintf(ret_error, "--source: %s: only dir:PATH is supported", cfg->spec) < 0)
 			*ret_error = NULL;
 		return -EINVAL;
@@ -362,13 +365,18 @@ int source_open(const struct source_config *cfg, struct loop *loop, struct sourc
 	s->watch.fn = events;
 	s->settle.fn = settled;
 	s->look.fn = look;
-	s->assembly.cfg = (struct assemble_config){cfg->node, cfg->cluster_id, cfg->network, cfg->cluster_domain,
-						   cfg->trust_domain};
-	s->path = strdup(cfg->spec + 4);
-	if (cfg->state_dir && asprintf(&s->state_path, "%s/resources.json", cfg->state_dir) < 0)
-		s->state_path = NULL;
+	s->assembly.cfg = (struct assemble_config){.node = cfg->node,
+						   .cluster_id = cfg->cluster_id,
+						   .network = cfg->network,
+						   .cluster_domain = cfg->cluster_domain,
+						   .trust_domain = cfg->trust_domain,
+						   .policies = {.trust_domain_aliases = cfg->trust_domain_aliases,
+								.root_namespace = cfg->root_namespace,
+								.trust_domain_given = cfg->trust_domain_given,
+								.bad_mesh_policy_deny = cfg->bad_mesh_policy_deny,
+								.l7_deny = cfg->l7_deny}};
 	fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
-	if (!s->path || fd < 0 || loop_watch_add(loop, &s->watch, fd, EPOLLIN) < 0) {
+	if (set_paths(s) < 0 || fd < 0 || loop_watch_add(loop, &s->watch, fd, EPOLLIN) < 0) {
 		if (asprintf(ret_error, "cannot watch %s: %s", cfg->spec, strerror(errno)) < 0)
 			*ret_error = NULL;
 		source_free(s);
@@ -428,4 +436,16 @@ struct cJSON *source_dump(struct source *s)
 		cJSON_AddStringToObject(o, "alarm", s->alarm);
 	cJSON_AddItemToObject(o, "resources", store_dump(&s->store));
 	return o;
+}
+
+struct cJSON *source_policy_dump(const struct source *s)
+{
+	return assemble_policy_dump(&s->assembly, &s->store);
+}
+
+void source_alarms(const struct source *s, struct cJSON *alarms)
+{
+	if (s->alarm)
+		cJSON_AddItemToArray(alarms, cJSON_CreateString(s->alarm));
+	assemble_policy_alarms(&s->assembly, &s->store, alarms);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Misspelt names of fields. Two words come in, whether one may stand for the other leaves. Called by decode.c. */
+/* Misspelt names of fields. Two words come in, whether one may stand for the other leaves. Called by check.c. */
 #include "spelling.h"
 
 #include <ctype.h>

@@ -13,9 +13,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-/* Field of the dump: an older version counts. */
-#define KEPT "last_good_in_force"
-
 static const char *const state_names[] = {"applied", "warned", "refused", "ignored", "not enforced"};
 
 struct resource *resource_free(struct resource *r)
@@ -23,6 +20,8 @@ struct resource *resource_free(struct resource *r)
 	if (!r)
 		return NULL;
 	cJSON_Delete(r->tree);
+	cJSON_Delete(r->invalid);
+	cJSON_Delete(r->warnings);
 	free(r->key);
 	free(r->kind_name);
 	free(r->namespace_);
@@ -60,11 +59,18 @@ void store_begin(struct store *s)
 	s->changed = false;
 }
 
-static void say(const struct resource *r)
+static const char *consequence(const struct resource *r)
 {
+	return r->tree ? "; its last good version stays in force" : r->invalid ? "; it closes what it is for" : "";
+}
+
+static void say(const struct store *s, const struct resource *r)
+{
+	if (s->quiet)
+		return;
 	if (r->state == RESOURCE_REFUSED)
 		log_error("source", "%s:%d: %s refused: %s%s", r->file, r->line, r->key, r->reason ? r->reason : "?",
-			  r->tree ? "; its last good version stays in force" : "");
+			  consequence(r));
 	else if (r->state == RESOURCE_WARNED || r->state == RESOURCE_NOT_ENFORCED)
 		log_warn("source", "%s:%d: %s: %s", r->file, r->line, r->key, r->reason ? r->reason : "?");
 }
@@ -115,32 +121,56 @@ static void replace(char **to, char *value)
 	*to = value;
 }
 
-static void settle(struct store *s, struct resource *r, const char *file, int line, cJSON *tree,
-		   enum resource_kind kind, int verdict, char *reason)
+static enum resource_state state_of(int verdict, const struct judgement *j)
 {
-	enum resource_state state = verdict == -EINVAL	  ? RESOURCE_REFUSED
-				    : verdict == -ENOTSUP ? RESOURCE_IGNORED
-				    : verdict == -ENOSYS  ? RESOURCE_NOT_ENFORCED
-				    : reason		  ? RESOURCE_WARNED
-							  : RESOURCE_APPLIED;
-	bool news = r->state != state || !r->reason != !reason || (reason && strcmp(r->reason, reason)) || !r->file;
-	bool same = r->tree && cJSON_Compare(r->tree, tree, true);
+	return verdict == -EINVAL    ? RESOURCE_REFUSED
+	       : verdict == -ENOTSUP ? RESOURCE_IGNORED
+	       : verdict == -ENOSYS  ? RESOURCE_NOT_ENFORCED
+	       : j->reason	     ? RESOURCE_WARNED
+				     : RESOURCE_APPLIED;
+}
+
+/* Takes over a tree in the place of another, which stays when it is the same. */
+static void exchange(struct store *s, struct resource *r, cJSON **place, cJSON *tree)
+{
+	if (*place && cJSON_Compare(*place, tree, true)) {
+		cJSON_Delete(tree);
+		return;
+	}
+	cJSON_Delete(*place);
+	*place = tree;
+	r->version = ++s->version;
+	s->changed = true;
+}
+
+/* Takes over tree and judgement. */
+static void settle(struct store *s, struct resource *r, const char *file, int line, cJSON *tree, int verdict,
+		   struct judgement *j)
+{
+	enum resource_state state = state_of(verdict, j);
+	bool news = r->state != state || !r->reason != !j->reason || (j->reason && strcmp(r->reason, j->reason)) ||
+		    !r->file;
 
 	r->seen = true;
 	r->line = line;
 	r->state = state;
 	replace(&r->file, strdup(file));
-	replace(&r->reason, reason);
-	if (state == RESOURCE_REFUSED || same) {
-		cJSON_Delete(tree);
+	replace(&r->reason, j->reason);
+	cJSON_Delete(r->warnings);
+	r->warnings = j->warnings;
+	if (state != RESOURCE_REFUSED) {
+		r->kind = j->kind;
+		cJSON_Delete(r->invalid);
+		r->invalid = NULL;
+		exchange(s, r, &r->tree, tree);
+	} else if (!r->tree && is_policy_kind(j->kind)) {
+		r->kind = j->kind;
+		exchange(s, r, &r->invalid, tree);
 	} else {
-		cJSON_Delete(r->tree);
-		r->tree = tree;
-		r->kind = kind;
-		s->changed = true;
+		cJSON_Delete(tree);
 	}
 	if (news)
-		say(r);
+		say(s, r);
 }
 
 /* The items of a list such as the API server and kubectl give out; those of a PodList say no kind of their own. */
@@ -207,6 +237,8 @@ static bool is_news(const struct store *s, const cJSON *problem)
 {
 	const cJSON *i;
 
+	if (s->quiet)
+		return false;
 	cJSON_ArrayForEach(i, s->before) {
 		if (cJSON_Compare(i, problem, true))
 			return false;
@@ -231,16 +263,16 @@ void store_put(struct store *s, const char *file, int line, cJSON *tree)
 {
 	struct names names = names_of(tree);
 	_cleanup_free_ char *place = NULL;
-	char *reason = NULL, *key;
-	enum resource_kind k;
+	struct judgement j;
 	struct resource *r;
 	int verdict;
+	char *key;
 
 	if (put_list(s, file, line, tree, names.kind)) {
 		cJSON_Delete(tree);
 		return;
 	}
-	verdict = decode_check(tree, &k, &reason);
+	verdict = decode_check(tree, &j);
 	/* A document without a name is known by its place. */
 	if (asprintf(&place, "%s:%d", file, line) < 0)
 		place = NULL;
@@ -252,20 +284,21 @@ void store_put(struct store *s, const char *file, int line, cJSON *tree)
 		 */
 		cJSON_DeleteItemFromObjectCaseSensitive(cJSON_GetObjectItemCaseSensitive(tree, "metadata"),
 							"managedFields");
-		settle(s, r, file, line, verdict == -ENOTSUP ? name_only(tree) : tree, k, verdict, reason);
+		settle(s, r, file, line, verdict == -ENOTSUP ? name_only(tree) : tree, verdict, &j);
 		return;
 	}
 	if (r)
 		put_twice(s, r, &names, file, line);
 	cJSON_Delete(tree);
-	free(reason);
+	cJSON_Delete(j.warnings);
+	free(j.reason);
 }
 
 void store_keep_file(struct store *s, const char *file, int line, const char *reason)
 {
 	cJSON *p = add_problem(s, &unnamed, RESOURCE_REFUSED, file, line, reason);
 
-	cJSON_AddTrueToObject(p, KEPT);
+	cJSON_AddTrueToObject(p, STORE_KEPT);
 	if (is_news(s, p))
 		log_error("source", "%s:%d: %s; what this file held before stays in force", file, line, reason);
 }
@@ -282,7 +315,7 @@ static bool may_be_broken(const struct store *s, const struct resource *r)
 	const cJSON *p;
 
 	cJSON_ArrayForEach(p, s->problems) {
-		if (r->file && cJSON_GetObjectItemCaseSensitive(p, KEPT) &&
+		if (r->file && cJSON_GetObjectItemCaseSensitive(p, STORE_KEPT) &&
 		    !strcmp(decode_string(p, "file", ""), r->file))
 			return true;
 	}
@@ -334,12 +367,13 @@ static cJSON *in_force(const struct store *s)
 	while ((r = table_next(&s->resources, &it))) {
 		cJSON *o;
 
-		if (!r->tree)
+		/* What was refused is refused again, and so closes what it is for also after a restart. */
+		if (!r->tree && !r->invalid)
 			continue;
 		o = cJSON_CreateObject();
 		cJSON_AddStringToObject(o, "file", r->file);
 		cJSON_AddNumberToObject(o, "line", r->line);
-		cJSON_AddItemToObject(o, "resource", cJSON_Duplicate(r->tree, true));
+		cJSON_AddItemToObject(o, "resource", cJSON_Duplicate(r->tree ? r->tree : r->invalid, true));
 		cJSON_AddItemToArray(array, o);
 	}
 	return array;
@@ -445,8 +479,8 @@ static int by_place(const void *a, const void *b)
 	return r || !line || !other ? r : line->valueint - other->valueint;
 }
 
-/* In the order of the manifests, which is the same each time. As it came when memory is short. */
-static void sort_by_place(cJSON *array)
+/* As it came when memory is short. */
+void store_sort(cJSON *array)
 {
 	size_t n = (size_t)cJSON_GetArraySize(array), i = 0;
 	_cleanup_free_ cJSON **items = calloc(n + 1, sizeof(*items));
@@ -478,13 +512,15 @@ cJSON *store_dump(const struct store *s)
 		cJSON_AddStringToObject(o, "state", state_names[r->state]);
 		if (r->reason)
 			cJSON_AddStringToObject(o, "reason", r->reason);
+		if (r->warnings)
+			cJSON_AddItemToObject(o, "warnings", cJSON_Duplicate(r->warnings, true));
 		if (r->state == RESOURCE_REFUSED)
-			cJSON_AddBoolToObject(o, KEPT, r->tree != NULL);
+			cJSON_AddBoolToObject(o, STORE_KEPT, r->tree != NULL);
 		cJSON_AddItemToArray(array, o);
 	}
 	cJSON_ArrayForEach(i, s->problems) {
 		cJSON_AddItemToArray(array, cJSON_Duplicate(i, true));
 	}
-	sort_by_place(array);
+	store_sort(array);
 	return array;
 }

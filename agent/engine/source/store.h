@@ -3,11 +3,16 @@
 #pragma once
 #include "resource.h"
 
+/* Field of the dump: an older version counts. */
+#define STORE_KEPT "last_good_in_force"
+
 struct store {
 	struct table resources; /* key -> struct resource */
 	struct cJSON *problems; /* files that were not or could not be read or parsed: [{file,line,reason}] */
 	struct cJSON *before;	/* those of the read before, which have been said */
+	uint64_t version;	/* of the tree that changed last */
 	bool changed;
+	bool quiet; /* nothing is logged: somebody else will judge the same documents aloud */
 };
 
 /* A read of the folder: begin, one store_put for each document, store_keep_file for each that could not be parsed and
@@ -27,3 +32,5 @@ size_t store_count(const struct store *s);
 int store_save(const struct store *s, const char *path, const char *source);
 int store_load(struct store *s, const char *path, const char *source);
 cJSON *store_dump(const struct store *s);
+/* Puts items with "file" and "line" in the order of the manifests, which is the same each time. */
+void store_sort(cJSON *array);

@@ -12,9 +12,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum tunnel_protocol { TUNNEL_NONE, TUNNEL_HBONE };
+struct policy_set; /* model/policy.h */
 
-struct policy_set;
+enum tunnel_protocol { TUNNEL_NONE, TUNNEL_HBONE };
 
 struct workload {
 	atomic_uint refs;
@@ -39,7 +39,8 @@ struct workload {
 	bool deleting;	     /* deletionTimestamp set: it still runs for its grace period, but no more as an endpoint */
 	bool addrs_disputed; /* another live pod claims one of its addresses: they prove nothing about who calls */
 	uint32_t capacity;   /* weight, default 1 */
-	struct policy_set *policy; /* of this node's workloads; counted, NULL: nothing applies */
+	/* Of this node's workloads: all policies that are for it, compiled; counted. NULL: none is. */
+	struct policy_set *policy;
 };
 
 struct service_port {

@@ -125,6 +125,8 @@ struct peer_auth *peer_auth_unref(struct peer_auth *p);
 bool policy_covers(const struct policy *p, const char *namespace_, const struct policy_label *labels, size_t n_labels);
 bool peer_auth_covers(const struct peer_auth *p, const char *namespace_, const struct policy_label *labels,
 		      size_t n_labels);
+/* Whether a counts in place of b when both are of one level: the older, then by namespace/name. */
+bool peer_auth_wins(const struct peer_auth *a, const struct peer_auth *b);
 
 /* --- all that applies to one workload --- */
 

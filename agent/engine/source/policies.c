@@ -1,0 +1,465 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * All policies in force. The store's resources come in; for each workload of this node a compiled set leaves, which is
+ * the same object as long as its policies are the same documents. Called by assemble.c and policy_dump.c.
+ */
+#include "policies.h"
+#include "engine/base/cleanup.h"
+#include "engine/base/log.h"
+
+#include <string.h>
+
+#define ROOT_NAMESPACE "istio-system"
+
+struct shared_set {
+	void **list; /* its key: the policies, NULL, the peer authentications */
+	size_t n;
+	struct policy_set *set; /* keeps all of them alive, so that no pointer comes back as something else */
+	bool used;		/* in this round */
+};
+
+/* --- the mesh's own settings --- */
+
+static const struct resource *mesh_resource(const char *root_namespace, const struct store *s, int *ret_error)
+{
+	_cleanup_free_ char *key =
+		resource_key("ConfigMap", root_namespace ? root_namespace : ROOT_NAMESPACE, MESH_CONFIG_NAME);
+	const struct resource *r = key ? table_get_str(&s->resources, key) : NULL;
+
+	*ret_error = key ? 0 : -ENOMEM;
+	return r && r->tree && r->kind == KIND_MESH_CONFIG ? r : NULL;
+}
+
+int policies_trust_domain(const char *root_namespace, const struct store *s, char **ret)
+{
+	struct mesh_config m = {0};
+	int r = 0;
+	const struct resource *map = mesh_resource(root_namespace, s, &r);
+
+	r = map ? mesh_config_read(map->tree, &m) : r;
+	if (r == 0)
+		*ret = take_ptr(m.trust_domain);
+	mesh_config_done(&m);
+	return r;
+}
+
+static void warn_domain(const struct policies_config *cfg, const char *trust_domain, const struct mesh_config *map)
+{
+	if (map->trust_domain && strcmp(map->trust_domain, trust_domain))
+		log_warn("source", "ConfigMap %s: trustDomain %s is not in use: %s %s", MESH_CONFIG_NAME,
+			 map->trust_domain,
+			 cfg->trust_domain_given ? "--trust-domain says" : "until the agent is restarted it is",
+			 trust_domain);
+}
+
+/* What an option says replaces the map's word. */
+static int override_settings(const struct policies_config *cfg, struct mesh_config *m)
+{
+	const char *root = cfg->root_namespace ? cfg->root_namespace : m->root_namespace ? NULL : ROOT_NAMESPACE;
+	struct mesh_config given = {0};
+	int r = 0;
+
+	if (root) {
+		free(m->root_namespace);
+		m->root_namespace = strdup(root);
+	}
+	if (cfg->trust_domain_aliases) {
+		r = mesh_config_split(cfg->trust_domain_aliases, &given);
+		for (size_t i = 0; i < m->n_aliases; i++)
+			free(m->aliases[i]);
+		free(m->aliases);
+		m->aliases = given.aliases;
+		m->n_aliases = given.n_aliases;
+	}
+	return m->root_namespace ? r : -ENOMEM;
+}
+
+static int update_mesh(struct policies *p, const char *trust_domain, const struct store *s)
+{
+	struct mesh_config fresh = {0};
+	int r = 0;
+	const struct resource *map = mesh_resource(p->cfg->root_namespace, s, &r);
+	uint64_t version = map ? map->version : 0;
+
+	if (r < 0 || (p->mesh_version && p->map_version == version))
+		return r;
+	r = map ? mesh_config_read(map->tree, &fresh) : 0;
+	r = r < 0 ? r : override_settings(p->cfg, &fresh);
+	if (r < 0) {
+		mesh_config_done(&fresh);
+		return r;
+	}
+	warn_domain(p->cfg, trust_domain, &fresh);
+	mesh_config_done(&p->mesh);
+	p->mesh = fresh;
+	p->trust = (struct trust){trust_domain, fresh.aliases, fresh.n_aliases, fresh.root_namespace};
+	p->map_version = version;
+	p->mesh_version++;
+	return 0;
+}
+
+/* --- entries --- */
+
+static void entry_free(struct policy_entry *e)
+{
+	policy_unref(e->policy);
+	peer_auth_unref(e->peer_auth);
+	free(e->key);
+	free(e);
+}
+
+static struct policy_entry *find_or_add(struct policies *p, const char *key)
+{
+	struct policy_entry *e = table_get_str(&p->entries, key);
+
+	if (e)
+		return e;
+	e = calloc(1, sizeof(*e));
+	if (!e)
+		return NULL;
+	e->key = strdup(key);
+	if (e->key && !table_put(&p->entries, e->key, strlen(e->key), e, NULL))
+		return e;
+	entry_free(e);
+	return NULL;
+}
+
+bool policies_is_bad_mesh(const struct policy_entry *e)
+{
+	return e->policy ? e->policy->closed && e->policy->every_namespace
+			 : e->peer_auth->closed && e->peer_auth->scope == SCOPE_MESH;
+}
+
+static void say_closed(const struct policies *p, const struct policy_entry *e)
+{
+	bool spared = policies_is_bad_mesh(e) && !p->cfg->bad_mesh_policy_deny;
+
+	if (!policies_decides(p, e))
+		return;
+	log_error("source", "ALARM: %s never was valid: %s", e->key,
+		  spared ? "workloads that have no other policy are left open, the others deny new connections"
+			 : "new connections to what it is for are denied");
+}
+
+/* A document that was checked, or one that was refused and never valid. */
+static int decode(const struct policies *p, const struct resource *r, struct policy_entry *e)
+{
+	bool policy = r->kind == KIND_AUTHORIZATION_POLICY;
+	struct check c = {0};
+	int v = -EINVAL;
+
+	if (r->tree)
+		v = policy ? policy_decode(&c, r->tree, &p->trust, &e->policy)
+			   : peer_auth_decode(&c, r->tree, &p->trust, &e->peer_auth);
+	if (v != -EINVAL)
+		return v;
+	if (policy)
+		e->policy = policy_decode_closed(r->tree ? r->tree : r->invalid, &p->trust);
+	else
+		e->peer_auth = peer_auth_decode_closed(r->tree ? r->tree : r->invalid, &p->trust);
+	if (!e->policy && !e->peer_auth)
+		return -ENOMEM;
+	say_closed(p, e);
+	return 0;
+}
+
+static int refresh(struct policies *p, const struct resource *r)
+{
+	struct policy_entry *e = find_or_add(p, r->key);
+	int v;
+
+	if (!e)
+		return -ENOMEM;
+	e->seen = true;
+	if ((e->policy || e->peer_auth) && e->version == r->version && e->mesh_version == p->mesh_version)
+		return 0;
+	e->policy = policy_unref(e->policy);
+	e->peer_auth = peer_auth_unref(e->peer_auth);
+	v = decode(p, r, e);
+	if (v == 0) {
+		e->version = r->version;
+		e->mesh_version = p->mesh_version;
+	}
+	return v;
+}
+
+/* After a round in which memory ran out there may be entries without an object. */
+bool policies_decides(const struct policies *p, const struct policy_entry *e)
+{
+	if (e->policy)
+		return !e->policy->target_ref && (e->policy->closed || e->policy->action != POLICY_AUDIT);
+	return e->peer_auth &&
+	       (e->peer_auth->scope != SCOPE_WORKLOAD || strcmp(e->peer_auth->namespace_, p->trust.root_namespace));
+}
+
+static int by_name(const char *namespace_a, const char *name_a, const char *namespace_b, const char *name_b)
+{
+	int r = strcmp(namespace_a, namespace_b);
+
+	return r ? r : strcmp(name_a, name_b);
+}
+
+static int by_policy(const void *a, const void *b)
+{
+	const struct policy *x = *(struct policy *const *)a, *y = *(struct policy *const *)b;
+
+	return by_name(x->namespace_, x->name, y->namespace_, y->name);
+}
+
+static int by_auth(const void *a, const void *b)
+{
+	const struct peer_auth *x = *(struct peer_auth *const *)a, *y = *(struct peer_auth *const *)b;
+
+	return by_name(x->namespace_, x->name, y->namespace_, y->name);
+}
+
+/* In one order, so that the same policies are the same list. */
+static int list_entries(struct policies *p)
+{
+	struct policy **list = calloc(p->entries.n + 1, sizeof(*list));
+	struct peer_auth **auths = calloc(p->entries.n + 1, sizeof(*auths));
+	struct table_iter it = {0};
+	struct policy_entry *e;
+
+	if (!list || !auths) {
+		free(list);
+		free(auths);
+		return -ENOMEM;
+	}
+	p->n_list = p->n_auths = 0;
+	while ((e = table_next(&p->entries, &it))) {
+		if (policies_decides(p, e) && e->policy)
+			list[p->n_list++] = e->policy;
+		else if (policies_decides(p, e))
+			auths[p->n_auths++] = e->peer_auth;
+	}
+	qsort(list, p->n_list, sizeof(*list), by_policy);
+	qsort(auths, p->n_auths, sizeof(*auths), by_auth);
+	free(p->list);
+	free(p->auths);
+	p->list = list;
+	p->auths = auths;
+	return 0;
+}
+
+static void drop_unseen(struct policies *p)
+{
+	struct table_iter it = {0};
+	struct policy_entry *e;
+
+	while ((e = table_next(&p->entries, &it))) {
+		if (e->seen)
+			continue;
+		table_del(&p->entries, e->key, strlen(e->key));
+		entry_free(e);
+	}
+}
+
+int policies_update(struct policies *p, const struct policies_config *cfg, const char *trust_domain,
+		    const struct store *s)
+{
+	struct table_iter it = {0};
+	const struct resource *r;
+	struct policy_entry *e;
+	int v;
+
+	p->cfg = cfg;
+	while ((e = table_next(&p->entries, &it)))
+		e->seen = false;
+	it = (struct table_iter){0};
+	v = update_mesh(p, trust_domain, s);
+	while (v == 0 && (r = table_next(&s->resources, &it)))
+		if (is_policy_kind(r->kind) && (r->tree || r->invalid))
+			v = refresh(p, r);
+	if (v < 0)
+		return v;
+	drop_unseen(p);
+	return list_entries(p);
+}
+
+/* --- sets --- */
+
+/* A workload's labels as the model compares them: borrowed texts in an array to be freed. NULL: out of memory. */
+static struct policy_label *labels_of(const cJSON *labels, size_t *ret_n)
+{
+	struct policy_label *list = calloc((size_t)cJSON_GetArraySize(labels) + 1, sizeof(*list));
+	const cJSON *i;
+	size_t n = 0;
+
+	if (!list)
+		return NULL;
+	cJSON_ArrayForEach(i, labels) {
+		if (cJSON_IsString(i))
+			list[n++] = (struct policy_label){i->string, i->valuestring};
+	}
+	*ret_n = n;
+	return list;
+}
+
+static bool is_bad_mesh_policy(const struct policy *p)
+{
+	return p->closed && p->every_namespace;
+}
+
+/* Who has one already: what a policy of the mesh says beside it could only take away from that. */
+static bool has_policy(struct policy *const *list, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (!is_bad_mesh_policy(list[i]) && !list[i]->dry_run)
+			return true;
+	return false;
+}
+
+static size_t choose(const struct policies *p, const char *namespace_, const struct policy_label *labels, size_t n,
+		     struct policy **chosen)
+{
+	size_t k = 0, kept = 0;
+
+	for (size_t i = 0; i < p->n_list; i++)
+		if (policy_covers(p->list[i], namespace_, labels, n))
+			chosen[k++] = p->list[i];
+	if (p->cfg->bad_mesh_policy_deny || has_policy(chosen, k))
+		return k;
+	for (size_t i = 0; i < k; i++)
+		if (!is_bad_mesh_policy(chosen[i]))
+			chosen[kept++] = chosen[i];
+	return kept;
+}
+
+static size_t choose_auths(const struct policies *p, const char *namespace_, const struct policy_label *labels,
+			   size_t n, bool bad_mesh, struct peer_auth **chosen)
+{
+	size_t k = 0;
+
+	for (size_t i = 0; i < p->n_auths; i++) {
+		const struct peer_auth *a = p->auths[i];
+
+		if (peer_auth_covers(a, namespace_, labels, n) && (bad_mesh || !a->closed || a->scope != SCOPE_MESH))
+			chosen[k++] = p->auths[i];
+	}
+	return k;
+}
+
+static struct shared_set *set_free(struct shared_set *s)
+{
+	if (!s)
+		return NULL;
+	policy_set_unref(s->set);
+	free(s->list);
+	free(s);
+	return NULL;
+}
+
+/* Compiles what is not there yet. `list` is policies, NULL, peer authentications. */
+static struct shared_set *find_or_compile(struct policies *p, void **list, size_t n_policies, size_t n_auths)
+{
+	size_t n = n_policies + 1 + n_auths, size = n * sizeof(*list);
+	struct shared_set *s = table_get(&p->sets, list, size);
+
+	if (s)
+		return s;
+	s = calloc(1, sizeof(*s));
+	if (!s)
+		return NULL;
+	s->list = malloc(size);
+	s->n = n;
+	if (!s->list)
+		return set_free(s);
+	memcpy(s->list, list, size);
+	if (policy_set_new((struct policy *const *)(void *)list, n_policies,
+			   (struct peer_auth *const *)(void *)(list + n_policies + 1), n_auths, p->cfg->l7_deny,
+			   &s->set) < 0 ||
+	    table_put(&p->sets, s->list, size, s, NULL) < 0)
+		return set_free(s);
+	return s;
+}
+
+int policies_set_of(struct policies *p, const char *namespace_, const cJSON *labels, struct policy_set **ret)
+{
+	_cleanup_free_ void **list = calloc(p->n_list + p->n_auths + 1, sizeof(*list));
+	size_t n_labels = 0, n, n_auths;
+	_cleanup_free_ struct policy_label *have = labels_of(labels, &n_labels);
+	struct shared_set *s;
+
+	if (!list || !have)
+		return -ENOMEM;
+	n = choose(p, namespace_, have, n_labels, (struct policy **)(void *)list);
+	list[n] = NULL;
+	n_auths = choose_auths(p, namespace_, have, n_labels,
+			       p->cfg->bad_mesh_policy_deny || has_policy((struct policy *const *)(void *)list, n),
+			       (struct peer_auth **)(void *)(list + n + 1));
+	if (!n && !n_auths) {
+		*ret = NULL;
+		return 0;
+	}
+	s = find_or_compile(p, list, n, n_auths);
+	if (!s)
+		return -ENOMEM;
+	s->used = true;
+	*ret = policy_set_ref(s->set);
+	return 0;
+}
+
+static void drop_sets(struct policies *p, bool all)
+{
+	struct table_iter it = {0};
+	struct shared_set *s;
+
+	while ((s = table_next(&p->sets, &it))) {
+		if (all || !s->used) {
+			table_del(&p->sets, s->list, s->n * sizeof(*s->list));
+			set_free(s);
+		} else {
+			s->used = false;
+		}
+	}
+}
+
+void policies_end(struct policies *p, bool commit)
+{
+	struct table_iter it = {0};
+	struct shared_set *s;
+
+	/* Of a round that failed those in force are not known: all stay until the next one. */
+	if (commit)
+		drop_sets(p, false);
+	else
+		while ((s = table_next(&p->sets, &it)))
+			s->used = false;
+}
+
+void policies_done(struct policies *p)
+{
+	struct table_iter it = {0};
+	struct policy_entry *e;
+
+	drop_sets(p, true);
+	while ((e = table_next(&p->entries, &it))) {
+		table_del(&p->entries, e->key, strlen(e->key));
+		entry_free(e);
+	}
+	table_done(&p->entries);
+	table_done(&p->sets);
+	mesh_config_done(&p->mesh);
+	free(p->list);
+	free(p->auths);
+	*p = (struct policies){0};
+}
+
+/* --- for policy_dump.c --- */
+
+const struct policy_entry *policies_find(const struct policies *p, const char *key)
+{
+	return table_get_str(&p->entries, key);
+}
+
+bool policies_covers(const struct policy_entry *e, const char *namespace_, const cJSON *labels)
+{
+	size_t n = 0;
+	_cleanup_free_ struct policy_label *have = labels_of(labels, &n);
+
+	if (!have)
+		return false;
+	return e->policy ? policy_covers(e->policy, namespace_, have, n)
+			 : peer_auth_covers(e->peer_auth, namespace_, have, n);
+}

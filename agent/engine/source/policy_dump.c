@@ -1,0 +1,271 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What people are told of policies: what each says, whether it is enforced here, and on which pods of this node. Store
+ * and assembly come in, JSON leaves. Called by source.c for warrenctl and the status.
+ */
+#include "assemble_private.h"
+#include "engine/base/cleanup.h"
+#include "published.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+/* What a screen of `status` has room for. */
+#define ALARMS_MAX 10
+
+static const char *const actions[] = {"ALLOW", "DENY", "AUDIT", "CUSTOM"};
+static const char *const scopes[] = {"mesh", "namespace", "workload"};
+static const char *const modes[] = {"UNSET", "DISABLE", "PERMISSIVE", "STRICT"};
+
+struct dump {
+	const struct assembly *a;
+	const struct store *s;
+	const struct resource *r;
+	const struct policy_entry *e;
+};
+
+static const char *state_of(const struct dump *d)
+{
+	const struct policy *p = d->e->policy;
+
+	if (d->r->state == RESOURCE_REFUSED)
+		return "refused";
+	if (p && p->target_ref)
+		return "waits for a waypoint";
+	if (!policies_decides(&d->a->policies, d->e))
+		return "not used here";
+	return p && p->dry_run ? "dry-run" : "enforced here";
+}
+
+static const char *reason_of(const struct dump *d)
+{
+	const struct policy_entry *e = d->e;
+
+	/* Of a document that is in order the reason is its first warning, which is listed with the others. */
+	if (d->r->reason && (d->r->state == RESOURCE_REFUSED || d->r->state == RESOURCE_NOT_ENFORCED))
+		return d->r->reason;
+	if (policies_decides(&d->a->policies, e))
+		return NULL;
+	return e->policy ? "action AUDIT changes no verdict"
+			 : "a selector in the root namespace has no effect in ambient mode: name the workload's "
+			   "namespace";
+}
+
+static void add_scope(cJSON *o, enum policy_scope scope, const struct policy_label *labels, size_t n)
+{
+	cJSON *selector;
+
+	cJSON_AddStringToObject(o, "scope", scopes[scope]);
+	if (!n)
+		return;
+	selector = cJSON_AddObjectToObject(o, "selector");
+	for (size_t i = 0; i < n; i++)
+		cJSON_AddStringToObject(selector, labels[i].key, labels[i].value);
+}
+
+static void add_ports(cJSON *o, const struct peer_auth *a)
+{
+	cJSON *ports;
+	char port[8];
+
+	if (!a->n_ports)
+		return;
+	ports = cJSON_AddObjectToObject(o, "ports");
+	for (size_t i = 0; i < a->n_ports; i++) {
+		snprintf(port, sizeof(port), "%u", a->ports[i].port);
+		cJSON_AddStringToObject(ports, port, modes[a->ports[i].mode]);
+	}
+}
+
+static void add_content(cJSON *o, const struct policy_entry *e)
+{
+	const char *created = e->policy ? e->policy->created : e->peer_auth->created;
+
+	if (e->policy) {
+		cJSON_AddStringToObject(o, "action", actions[e->policy->action]);
+		add_scope(o, e->policy->scope, e->policy->labels, e->policy->n_labels);
+		cJSON_AddNumberToObject(o, "rules", (double)e->policy->n_rules);
+	} else {
+		cJSON_AddStringToObject(o, "mode", modes[e->peer_auth->mode]);
+		add_scope(o, e->peer_auth->scope, e->peer_auth->labels, e->peer_auth->n_labels);
+		add_ports(o, e->peer_auth);
+	}
+	if (created)
+		cJSON_AddStringToObject(o, "created", created);
+	cJSON_AddBoolToObject(o, "closed", e->policy ? e->policy->closed : e->peer_auth->closed);
+}
+
+/* --- pods --- */
+
+/* Why no connection to this pod is judged; NULL: it is in the mesh. Whether it is enrolled is not known here. */
+static const char *outside(const struct workload *w)
+{
+	return w->host_network	? "hostNetwork: it has no network namespace of its own"
+	       : w->has_sidecar ? "it has a sidecar, which is in charge of it"
+	       : !w->labelled	? "it is not labelled into the mesh"
+				: NULL;
+}
+
+/* The other PeerAuthentication of the same level that counts for this pod in place of d's; NULL: d's own does. */
+static const struct peer_auth *winner(const struct dump *d, const struct resource *pod)
+{
+	const struct peer_auth *mine = d->e->peer_auth, *best = mine;
+	struct table_iter it = {0};
+	const struct policy_entry *e;
+
+	while ((e = table_next(&d->a->policies.entries, &it))) {
+		const struct peer_auth *a = e->peer_auth;
+
+		if (a && !a->closed && a->scope == mine->scope && policies_decides(&d->a->policies, e) &&
+		    peer_auth_wins(a, best) && policies_covers(e, pod->namespace_, decode_labels(pod->tree)))
+			best = a;
+	}
+	return best == mine ? NULL : best;
+}
+
+/* A bad policy of the mesh leaves a pod alone that has no other. */
+static bool is_spared(const struct dump *d, const struct resource *pod)
+{
+	struct table_iter it = {0};
+	const struct policy_entry *e;
+
+	if (!policies_is_bad_mesh(d->e) || d->a->cfg.policies.bad_mesh_policy_deny)
+		return false;
+	while ((e = table_next(&d->a->policies.entries, &it)))
+		if (e->policy && policies_decides(&d->a->policies, e) && !policies_is_bad_mesh(e) &&
+		    !e->policy->dry_run && policies_covers(e, pod->namespace_, decode_labels(pod->tree)))
+			return false;
+	return true;
+}
+
+static void add_pod(const struct dump *d, const struct resource *pod, const struct workload *w, cJSON *o)
+{
+	const char *why = outside(w) ? outside(w) : is_spared(d, pod) ? "it has no other policy" : NULL;
+	const struct peer_auth *other = d->e->peer_auth && !d->e->peer_auth->closed ? winner(d, pod) : NULL;
+	char name[600];
+	cJSON *item = cJSON_CreateObject();
+
+	cJSON_AddStringToObject(item, "uid", w->uid);
+	cJSON_AddStringToObject(item, "namespace", w->namespace_);
+	cJSON_AddStringToObject(item, "name", w->name);
+	if (other) {
+		snprintf(name, sizeof(name), "%.250s/%.250s", other->namespace_, other->name);
+		cJSON_AddStringToObject(item, "loses_to", name);
+	}
+	if (why)
+		cJSON_AddStringToObject(item, "not_enforced", why);
+	cJSON_AddItemToArray(cJSON_GetObjectItemCaseSensitive(o, "pods"), item);
+}
+
+/* Those of this node: the others' agents know about theirs. */
+static void add_pods(const struct dump *d, cJSON *o)
+{
+	struct table_iter it = {0};
+	const struct resource *r;
+
+	cJSON_AddArrayToObject(o, "pods");
+	if (d->e->policy && d->e->policy->target_ref)
+		return;
+	while ((r = table_next(&d->s->resources, &it))) {
+		_cleanup_free_ char *uid = r->kind == KIND_POD && r->tree ? assemble_uid(d->a, r) : NULL;
+		const struct workload *w = uid ? published_by_uid(&d->a->workloads, uid) : NULL;
+
+		if (w && w->local && policies_covers(d->e, r->namespace_, decode_labels(r->tree)))
+			add_pod(d, r, w, o);
+	}
+}
+
+/* --- all of it --- */
+
+static cJSON *dump_one(const struct dump *d)
+{
+	const struct resource *r = d->r;
+	cJSON *o = cJSON_CreateObject();
+	const char *reason = reason_of(d);
+
+	cJSON_AddStringToObject(o, "kind", r->kind_name);
+	cJSON_AddStringToObject(o, "namespace", r->namespace_);
+	cJSON_AddStringToObject(o, "name", r->name);
+	cJSON_AddStringToObject(o, "file", r->file ? r->file : "");
+	cJSON_AddNumberToObject(o, "line", r->line);
+	cJSON_AddStringToObject(o, "state", state_of(d));
+	if (reason)
+		cJSON_AddStringToObject(o, "reason", reason);
+	if (r->state == RESOURCE_REFUSED)
+		cJSON_AddBoolToObject(o, "last_good_in_force", r->tree != NULL);
+	cJSON_AddItemToObject(o, "warnings", r->warnings ? cJSON_Duplicate(r->warnings, true) : cJSON_CreateArray());
+	add_content(o, d->e);
+	add_pods(d, o);
+	return o;
+}
+
+static bool has_object(const struct policy_entry *e)
+{
+	return e && (e->policy || e->peer_auth);
+}
+
+cJSON *assemble_policy_dump(const struct assembly *a, const struct store *s)
+{
+	cJSON *array = cJSON_CreateArray();
+	struct table_iter it = {0};
+	struct dump d = {.a = a, .s = s};
+
+	while ((d.r = table_next(&s->resources, &it))) {
+		d.e = is_policy_kind(d.r->kind) ? policies_find(&a->policies, d.r->key) : NULL;
+		if (has_object(d.e))
+			cJSON_AddItemToArray(array, dump_one(&d));
+	}
+	store_sort(array);
+	return array;
+}
+
+static void add_alarm(cJSON *alarms, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+static void add_alarm(cJSON *alarms, const char *fmt, ...)
+{
+	char text[1200];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	cJSON_AddItemToArray(alarms, cJSON_CreateString(text));
+}
+
+static void alarm_invalid(const struct assembly *a, cJSON *alarms)
+{
+	const struct policy_entry *e;
+	struct table_iter it = {0};
+	int count = 0;
+
+	while ((e = table_next(&a->policies.entries, &it))) {
+		if (!has_object(e) || !(e->policy ? e->policy->closed : e->peer_auth->closed) ||
+		    !policies_decides(&a->policies, e) || count++ >= ALARMS_MAX)
+			continue;
+		add_alarm(alarms, "%s never was valid: %s", e->key,
+			  policies_is_bad_mesh(e) && !a->cfg.policies.bad_mesh_policy_deny
+				  ? "it closes only workloads that have another policy (--bad-mesh-policy=deny: all)"
+				  : "new connections to what it is for are denied");
+	}
+	if (count > ALARMS_MAX)
+		add_alarm(alarms, "%d more policies never were valid: see warrenctl policy list", count - ALARMS_MAX);
+}
+
+void assemble_policy_alarms(const struct assembly *a, const struct store *s, cJSON *alarms)
+{
+	const char *last = "";
+	const cJSON *i;
+
+	alarm_invalid(a, alarms);
+	/* The first mistake of each file will do. */
+	cJSON_ArrayForEach(i, s->problems) {
+		const char *file = decode_string(i, "file", "?");
+
+		if (!get(i, STORE_KEPT) || !strcmp(file, last))
+			continue;
+		last = file;
+		add_alarm(alarms, "%s: %s; a policy in it that is new or changed is not in force", file,
+			  decode_string(i, "reason", "?"));
+	}
+}
