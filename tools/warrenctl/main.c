@@ -371,7 +371,7 @@ static const struct command {
 	{"policy", "list", "[NAME]", "policies: enforced here, refused, waiting; of one: its pods, warnings, who wins",
 	 policy_show},
 	{"policy", "lint", "FILE...",
-	 "judge manifests as an agent would; exits 1 when one is refused, 2 unreadable (*)", cmd_lint},
+	 "judge manifests as an agent would; exits 1 if one is refused (*)", cmd_lint},
 	{"policy", "verdicts", "", "how often which policy, rule and field denied, or would have", cmd_policy_verdicts},
 	{"policy", "check", "--from=WHO --to=POD", "may it, and why: exits 0 when allowed, 1 when denied",
 	 cmd_policy_check},
