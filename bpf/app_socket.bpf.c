@@ -2,8 +2,8 @@
 /*
  * sockops at the cgroup v2 root, one per node. In: TCP sockets of the whole machine becoming established.
  * Out: the app's end of a connection with the agent of this node leaves congestion control and pacing meant
- * for networks, as the hop never leaves the pod; an accepted one gets its verdict written. Everyone else
- * returns untouched.
+ * for networks, as the hop never leaves the pod; an accepted one gets its verdict written. What the node
+ * opens to a probe port of its pods is recorded. Everyone else returns untouched.
  */
 #include "lib/common.h"
 
@@ -12,6 +12,8 @@
 #define AF_INET6 10
 #define SOL_TCP 6
 #define TCP_CONGESTION 13
+
+#include "lib/node.h"
 
 static __always_inline _Bool remote_is(struct bpf_sock_ops *ops, const struct wr_addr *a)
 {
@@ -46,7 +48,11 @@ int app_socket(struct bpf_sock_ops *ops)
 	__u64 cookie;
 	__u32 *pod;
 
-	/* Called some ten times in a socket's life, of which two are of interest. */
+	/* Called some ten times in a socket's life, of which few are of interest. */
+	if (ops->op == BPF_SOCK_OPS_TCP_CONNECT_CB || ops->op == BPF_SOCK_OPS_STATE_CB) {
+		node_socket(ops);
+		return 1;
+	}
 	if (ops->op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB && ops->op != BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB)
 		return 1;
 	cookie = bpf_get_netns_cookie(ops);

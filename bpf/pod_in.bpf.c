@@ -3,13 +3,16 @@
  * tc ingress on a pod's interfaces. In: what comes to the pod. Out: HBONE to its listener, connections that
  * exist to their sockets, every other TCP packet to the agent's plaintext listener 15006 (also the last ACK
  * of a SYN cookie's handshake, which belongs to no socket yet). Without an agent: dropped, so that the peer
- * tries again.
+ * tries again. Agent or none: the kubelet's probes to the app, and a RST to plaintext where mutual TLS is
+ * demanded.
  */
 #include "lib/common.h"
 #include "lib/parse.h"
 #include "lib/tuple.h"
 #include "lib/verdict.h"
 #include "lib/timewait.h"
+#include "lib/probe.h"
+#include "lib/refuse.h"
 
 /* What the socket that was found for a packet says. */
 enum found {
@@ -72,9 +75,27 @@ static __always_inline int to_agent(struct __sk_buff *skb, const struct packet *
 			count(WR_REASON_CAPTURED_IN);
 		return to_listener(skb, listener);
 	}
-	if (cfg->flags & WR_POD_OPEN && !hbone)
+	if ((cfg->flags & (WR_POD_OPEN | WR_POD_RESTRICTED)) == WR_POD_OPEN && !hbone)
 		return bypass(WR_REASON_BYPASS_AGENT_GONE);
 	return drop(gone);
+}
+
+/* The agent's own ports never are the app's: the agent itself answers there. */
+static __always_inline _Bool is_agents(__u16 port)
+{
+	return port == WR_PORT_HBONE || port == WR_PORT_INBOUND || port == WR_PORT_OUTBOUND;
+}
+
+static __always_inline int new_connection(struct __sk_buff *skb, const struct packet *p,
+					  const struct wr_pod_config *cfg, _Bool syn)
+{
+	if (is_agents(p->dport) || cfg->mode == WR_POD_DRAINING)
+		return to_agent(skb, p, cfg, syn);
+	if (opens_probe(p))
+		return syn ? bypass(WR_REASON_PROBE) : TC_PASS;
+	if (syn && demands_mtls(cfg, p->dport))
+		return refuse(skb, p);
+	return to_agent(skb, p, cfg, syn);
 }
 
 SEC("tc")
@@ -101,7 +122,7 @@ int pod_in(struct __sk_buff *skb)
 	case FOUND_NONE:
 		break;
 	}
-	return to_agent(skb, &p, cfg, syn);
+	return new_connection(skb, &p, cfg, syn);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

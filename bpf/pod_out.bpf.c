@@ -8,6 +8,7 @@
 #include "lib/parse.h"
 #include "lib/tuple.h"
 #include "lib/verdict.h"
+#include "lib/probe.h"
 
 static __always_inline _Bool in_mesh(const struct wr_addr *dst)
 {
@@ -94,7 +95,8 @@ static __always_inline int without_socket(struct __sk_buff *skb, const struct pa
 
 	if (agent_holds_other_end(skb, p))
 		return to_lo(skb);
-	if (!(p->flags & TCP_SYN) || cfg->mode == WR_POD_DRAINING || cfg->flags & WR_POD_OPEN)
+	if (!(p->flags & TCP_SYN) || cfg->mode == WR_POD_DRAINING ||
+	    (cfg->flags & (WR_POD_OPEN | WR_POD_RESTRICTED)) == WR_POD_OPEN || answers_probe(p))
 		return TC_PASS;
 	/* The SYN-ACK is 15006's or 15008's, unless they are gone: then the app answers a SYN that the agent
 	 * brought it. */
@@ -116,7 +118,7 @@ static __always_inline int of_app(struct __sk_buff *skb, const struct packet *p,
 		return to_lo(skb);
 	}
 	sock_remember(app, WR_SOCK_APP_BYPASS);
-	return bypass(WR_REASON_BYPASS_OLD);
+	return answers_probe(p) ? TC_PASS : bypass(WR_REASON_BYPASS_OLD);
 }
 
 SEC("tc")
@@ -130,6 +132,10 @@ int pod_out(struct __sk_buff *skb)
 
 	if (!cfg)
 		return TC_PASS;
+	if (skb->tc_index == WR_STAMP_ANSWER) {
+		skb->tc_index = 0;
+		return TC_PASS;
+	}
 	if (!is_tcp(skb, &p, &verdict))
 		return verdict;
 	if (sk)

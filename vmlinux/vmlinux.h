@@ -4,7 +4,8 @@
  *   bpftool btf dump file /sys/kernel/btf/vmlinux format c | vmlinux/trim.py __s64 __s32 __sk_buff bpf_sock \
  *     bpf_sock_tuple bpf_sock_ops bpf_map_type __be16 __be32 __wsum __sum16 iphdr ipv6hdr tcphdr
  * and keep what stands around it. All are stable ABI, so no access is relocated: that spares each of a pod's programs
- * the parsing of the kernel's BTF. The one internal field that is read is found by agent/capture/program.c.
+ * the parsing of the kernel's BTF. The one internal field that they read is found by agent/capture/program.c; what the
+ * node's program reads, bpf/lib/node.h names.
  */
 #pragma once
 

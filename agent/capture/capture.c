@@ -105,7 +105,7 @@ static int apply_ports(struct capture *c, const struct capture_config *cfg, char
 	return 0;
 }
 
-/* Pods that an earlier agent left get the flag of this one's command line. */
+/* Pods that an earlier agent left get the flag of this one's command line; what policy says of them stays. */
 static void apply_loss_flag(struct capture *c)
 {
 	for (__u32 number = 1; number < CAPTURE_MAX_PODS; number++) {
@@ -113,7 +113,7 @@ static void apply_loss_flag(struct capture *c)
 
 		if (bpf_map_lookup_elem(c->maps[MAP_PODCFG], &number, &p) < 0 || p.mode == WR_POD_OFF)
 			continue;
-		p.flags = c->open_on_loss ? WR_POD_OPEN : 0;
+		p.flags = (p.flags & ~WR_POD_OPEN) | (c->open_on_loss ? WR_POD_OPEN : 0);
 		(void)bpf_map_update_elem(c->maps[MAP_PODCFG], &number, &p, BPF_ANY);
 	}
 }
@@ -128,6 +128,7 @@ int capture_open(const struct capture_config *cfg, struct capture **ret, char **
 	if (r < 0)
 		return capture_fail(ret_error, r, "node name '%s': %s", cfg->node ? cfg->node : "", strerror(-r));
 	c->open_on_loss = cfg->on_agent_loss_open;
+	c->every_probe = cfg->exempt_node_sockets;
 	if (cfg->assume_missing) {
 		c->assume_missing = strdup(cfg->assume_missing);
 		if (!c->assume_missing) {
@@ -193,6 +194,7 @@ struct capture *capture_close(struct capture *c)
 
 	if (!c)
 		return NULL;
+	capture_unwatch_denials(c);
 	for (int i = 0; i < MAP_MAX_; i++)
 		if (c->maps[i] >= 0)
 			close(c->maps[i]);

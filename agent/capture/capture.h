@@ -7,6 +7,7 @@
  */
 #pragma once
 #include "engine/model/model.h"
+#include "engine/model/policy.h"
 #include "engine/proxy/engine.h"
 #include <stdbool.h>
 #include <stdint.h>
@@ -17,6 +18,7 @@
 
 struct capture;
 struct cJSON;
+struct loop;
 
 struct capture_config {
 	const char *node;
@@ -26,6 +28,7 @@ struct capture_config {
 	const uint16_t *excluded_ports; /* destination ports never captured */
 	size_t n_excluded_ports;
 	bool on_agent_loss_open;
+	bool exempt_node_sockets;   /* every port of a pod counts as declared, see capture_pod_set_probes */
 	const char *assume_missing; /* comma list: "tcx,sockops,..." forces each fallback; NULL */
 };
 
@@ -49,6 +52,8 @@ struct capture_pod {
 	uint32_t number;
 	const char *uid, *namespace_, *name;
 	int netns_fd;
+	/* In force before the pod is; NULL: those that a predecessor left, or none. */
+	const struct capture_modes *modes;
 };
 int capture_pod_attach(struct capture *c, const struct capture_pod *pod, const int listeners[3], int ret_listeners[3],
 		       char **ret_error);
@@ -63,6 +68,46 @@ int capture_pod_resume(struct capture *c, uint32_t number);
  * may be -1 when the namespace is gone: then only pins and entries go. Idempotent; continues on errors and
  * returns the first. */
 int capture_pod_detach(struct capture *c, uint32_t number, int netns_fd);
+
+/*
+ * What the kernel itself does for policy, in pinned maps, so with the agent gone too: a SYN to a port whose mode is
+ * STRICT is answered by RST, and --on-agent-loss=open is not for inbound of a restricted pod. Ports go from the old
+ * modes to the new ones one by one, none ever takes a mode that neither of both has. Where policy changes, call
+ * capture_pod_relax before and capture_pod_set_modes after the workers have been told: so that an allowance never
+ * reaches them before the kernel, nor a prohibition the kernel before them.
+ * 0, or -errno, -E2BIG when CAPTURE_MAX_PORT_MODES is reached: then the kernel refuses nothing to this pod, and the
+ * agent alone does.
+ */
+struct capture_modes {
+	enum mtls_mode mode; /* of ports that are not listed; see policy_set_modes */
+	const struct mtls_port *ports;
+	size_t n_ports;
+	bool restricted; /* see policy_set_restricts */
+};
+int capture_pod_set_modes(struct capture *c, uint32_t number, const struct capture_modes *m);
+/* Lifts what `m` no longer demands, and demands nothing new. */
+int capture_pod_relax(struct capture *c, uint32_t number, const struct capture_modes *m);
+/* The whole set of a pod's addresses and probe ports. What the node's own processes connect to there, other than those
+ * of hostNetwork pods, is told by its socket and goes to the app without agent or policy. 0, or -errno, -E2BIG when
+ * CAPTURE_MAX_PROBE_PORTS is reached: then its other probes go the way of everybody. */
+int capture_pod_set_probes(struct capture *c, uint32_t number, const struct ip_addr *addrs, size_t n_addrs,
+			   const uint16_t *ports, size_t n_ports);
+
+/* One caller whom the kernel has refused. */
+struct capture_denial {
+	uint32_t number; /* of the pod */
+	struct ip_port src, dst;
+	enum wr_reason reason;
+	uint64_t suppressed; /* refusals of the same caller, pod and port before this one that were not told */
+};
+/* Calls fn on the loop's thread for the first refusal of each (source address, pod, port) in 10 s, at most
+ * CAPTURE_DENIALS_PER_ROUND at a time. 0 or -errno. */
+#define CAPTURE_DENIALS_PER_ROUND 256
+int capture_watch_denials(struct capture *c, struct loop *loop, void (*fn)(void *arg, const struct capture_denial *d),
+			  void *arg);
+/* What is told from here on is a successor's. Harmless when nothing is watched. */
+void capture_unwatch_denials(struct capture *c);
+
 /* Numbers with pins left by earlier agents, with the uid and namespace recorded for each. */
 struct capture_leftover {
 	uint32_t number;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What is in force, read back from the kernel: programs, pods with mode, counters and the links that they have
- * and should have, maps with their content. In: an open capture, read-only or not. Out: JSON. Called by the
+ * and should have, maps (dump_maps.c). In: an open capture, read-only or not. Out: JSON. Called by the
  * admin commands and by warrenctl without an agent.
  */
 #include "private.h"
@@ -31,6 +31,13 @@ static const char *mode_name(__u32 mode)
 	static const char *const names[] = {"off", "enrolled", "draining"};
 
 	return mode < ARRAY_SIZE(names) ? names[mode] : "unknown";
+}
+
+static const char *on_agent_loss(__u32 flags)
+{
+	if (!(flags & WR_POD_OPEN))
+		return "closed";
+	return flags & WR_POD_RESTRICTED ? "open, inbound closed by policy" : "open";
 }
 
 static cJSON *dump_counters(const struct capture *c, __u32 number)
@@ -273,7 +280,8 @@ static cJSON *dump_pod(const struct capture *c, __u32 number, const struct wr_po
 	cJSON_AddNumberToObject(o, "number", number);
 	add_record(o, rec);
 	cJSON_AddStringToObject(o, "mode", mode_name(cfg.mode));
-	cJSON_AddStringToObject(o, "on_agent_loss", cfg.flags & WR_POD_OPEN ? "open" : "closed");
+	cJSON_AddStringToObject(o, "on_agent_loss", on_agent_loss(cfg.flags));
+	cJSON_AddStringToObject(o, "mtls", cfg.flags & WR_POD_STRICT ? "strict" : "permissive");
 	cJSON_AddBoolToObject(o, "map_entry", known == number);
 	s.list = cJSON_AddArrayToObject(o, "links");
 	dump_interfaces(&s, rec);
@@ -307,123 +315,6 @@ static cJSON *dump_pods(const struct capture *c, cJSON *programs)
 	return list;
 }
 
-/* --- maps --- */
-
-/* Calls fn, if any, for each key; returns how many there are, or -errno. A key that is deleted meanwhile makes
- * the kernel start over, hence the bound. */
-static int each_key(int fd, cJSON *out, void (*fn)(int fd, const void *key, cJSON *out))
-{
-	struct bpf_map_info info = {};
-	__u32 len = sizeof(info), n = 0;
-	__u64 key[4], next[4]; /* larger than any key in abi/maps.h, and aligned */
-
-	if (bpf_obj_get_info_by_fd(fd, &info, &len) < 0)
-		return -errno;
-	if (info.key_size > sizeof(key))
-		return -E2BIG;
-	while (n < info.max_entries && bpf_map_get_next_key(fd, n ? key : NULL, next) == 0) {
-		memcpy(key, next, sizeof(key));
-		if (fn)
-			fn(fd, key, out);
-		n++;
-	}
-	return n < info.max_entries && errno != ENOENT ? -errno : (int)n;
-}
-
-static void add_range(int fd, const void *key, cJSON *list)
-{
-	const struct wr_mesh_key *k = key;
-	char addr[48], text[64];
-	struct ip_addr a;
-	bool v4;
-
-	(void)fd;
-	memcpy(&a, &k->addr, sizeof(a));
-	v4 = ip_addr_is_v4(&a) && k->prefixlen >= 96;
-	snprintf(text, sizeof(text), "%s/%u", ip_addr_format(&a, addr, sizeof(addr)),
-		 v4 ? k->prefixlen - 96 : k->prefixlen);
-	cJSON_AddItemToArray(list, cJSON_CreateString(text));
-}
-
-static void add_destination(int fd, const void *key, cJSON *o)
-{
-	struct ip_addr a;
-	char addr[48];
-	__u32 flags;
-
-	memcpy(&a, key, sizeof(a));
-	if (bpf_map_lookup_elem(fd, key, &flags) == 0)
-		cJSON_AddStringToObject(o, ip_addr_format(&a, addr, sizeof(addr)),
-					flags & WR_DEST_VIP ? "vip" : "unenrolled");
-}
-
-static void add_port(int fd, const void *key, cJSON *list)
-{
-	(void)fd;
-	cJSON_AddItemToArray(list, cJSON_CreateNumber(*(const __u32 *)key));
-}
-
-static void add_cookie(int fd, const void *key, cJSON *o)
-{
-	char cookie[24];
-	__u32 number;
-
-	snprintf(cookie, sizeof(cookie), "%" PRIu64, (uint64_t) * (const __u64 *)key);
-	if (bpf_map_lookup_elem(fd, key, &number) == 0)
-		cJSON_AddNumberToObject(o, cookie, number);
-}
-
-static const char *map_type(__u32 type)
-{
-	switch (type) {
-	case BPF_MAP_TYPE_HASH:
-		return "hash";
-	case BPF_MAP_TYPE_ARRAY:
-		return "array";
-	case BPF_MAP_TYPE_LPM_TRIE:
-		return "lpm_trie";
-	case BPF_MAP_TYPE_SK_STORAGE:
-		return "sk_storage";
-	case BPF_MAP_TYPE_PERCPU_HASH:
-		return "percpu_hash";
-	case BPF_MAP_TYPE_PERCPU_ARRAY:
-		return "percpu_array";
-	default:
-		return "other";
-	}
-}
-
-static cJSON *dump_map(const struct capture *c, enum wr_map which)
-{
-	struct bpf_map_info info = {};
-	__u32 len = sizeof(info);
-	cJSON *o = cJSON_CreateObject();
-	int n;
-
-	cJSON_AddStringToObject(o, "name", map_names[which]);
-	if (bpf_obj_get_info_by_fd(c->maps[which], &info, &len) < 0)
-		return o;
-	cJSON_AddNumberToObject(o, "id", info.id);
-	cJSON_AddStringToObject(o, "type", map_type(info.type));
-	cJSON_AddNumberToObject(o, "bytes_key", info.key_size);
-	cJSON_AddNumberToObject(o, "bytes_value", info.value_size);
-	cJSON_AddNumberToObject(o, "max_entries", info.max_entries);
-	/* An array is always full; what sockets hold can only be asked socket by socket (max_entries 0). */
-	n = strstr(map_type(info.type), "array") || !info.max_entries ? -EINVAL : each_key(c->maps[which], NULL, NULL);
-	if (n >= 0)
-		cJSON_AddNumberToObject(o, "entries", n);
-	return o;
-}
-
-static cJSON *dump_maps(const struct capture *c)
-{
-	cJSON *list = cJSON_CreateArray();
-
-	for (int i = 0; i < MAP_MAX_; i++)
-		cJSON_AddItemToArray(list, dump_map(c, (enum wr_map)i));
-	return list;
-}
-
 struct cJSON *capture_dump(struct capture *c)
 {
 	cJSON *o = cJSON_CreateObject(), *programs = cJSON_CreateArray();
@@ -440,11 +331,7 @@ struct cJSON *capture_dump(struct capture *c)
 	cJSON_AddBoolToObject(o, "sockops", c->sockops);
 	cJSON_AddItemToObject(o, "features", capture_probe(c->assume_missing));
 	cJSON_AddItemToObject(o, "sockops_link", dump_sockops(c, programs));
-	(void)each_key(c->maps[MAP_MESH], cJSON_AddArrayToObject(o, "mesh_ranges"), add_range);
-	(void)each_key(c->maps[MAP_DEST], cJSON_AddObjectToObject(o, "destinations"), add_destination);
-	(void)each_key(c->maps[MAP_EXCL], cJSON_AddArrayToObject(o, "excluded_ports"), add_port);
-	(void)each_key(c->maps[MAP_PODS], cJSON_AddObjectToObject(o, "netns_cookies"), add_cookie);
-	cJSON_AddItemToObject(o, "maps", dump_maps(c));
+	dump_maps(c, o);
 	cJSON_AddItemToObject(o, "pods", dump_pods(c, programs));
 	cJSON_AddItemToObject(o, "programs", programs);
 	return o;

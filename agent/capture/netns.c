@@ -53,11 +53,18 @@ static void remember_path(int netns_fd, struct wr_pod_record *rec)
 	rec->netns_path[n] = '\0';
 }
 
+int netns_cookie(uint64_t *ret)
+{
+	_cleanup_close_ int s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	socklen_t len = sizeof(*ret);
+
+	return s < 0 || getsockopt(s, SOL_SOCKET, NETNS_COOKIE_OPTION, ret, &len) < 0 ? -errno : 0;
+}
+
 int netns_identify(int netns_fd, struct wr_pod_record *ret)
 {
 	_cleanup_(netns_leave) struct netns_guard g = {-1};
-	_cleanup_close_ int s = -1;
-	socklen_t len = sizeof(ret->netns_cookie);
+	uint64_t cookie;
 	struct stat st;
 	int r;
 
@@ -66,11 +73,10 @@ int netns_identify(int netns_fd, struct wr_pod_record *ret)
 	r = netns_enter(netns_fd, &g);
 	if (r < 0)
 		return r;
-	s = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (s < 0)
-		return -errno;
-	if (getsockopt(s, SOL_SOCKET, NETNS_COOKIE_OPTION, &ret->netns_cookie, &len) < 0)
-		return -errno;
+	r = netns_cookie(&cookie);
+	if (r < 0)
+		return r;
+	ret->netns_cookie = cookie;
 	ret->netns_dev = st.st_dev;
 	ret->netns_ino = st.st_ino;
 	remember_path(netns_fd, ret);

@@ -21,9 +21,20 @@
 #define BPFFS_MAGIC 0xcafe4a11
 
 const char *const map_names[MAP_MAX_] = {
-	[MAP_PODS] = "wr_pods",	  [MAP_PODCFG] = "wr_podcfg", [MAP_MESH] = "wr_mesh",
-	[MAP_DEST] = "wr_dest",	  [MAP_EXCL] = "wr_excl",     [MAP_SOCK] = "wr_sock",
-	[MAP_COUNT] = "wr_count", [MAP_HINT] = "wr_hint",     [MAP_PODREC] = "wr_podrec",
+	[MAP_PODS] = "wr_pods",
+	[MAP_PODCFG] = "wr_podcfg",
+	[MAP_MESH] = "wr_mesh",
+	[MAP_DEST] = "wr_dest",
+	[MAP_EXCL] = "wr_excl",
+	[MAP_SOCK] = "wr_sock",
+	[MAP_COUNT] = "wr_count",
+	[MAP_HINT] = "wr_hint",
+	[MAP_PODREC] = "wr_podrec",
+	[MAP_MODE] = "wr_mode",
+	[MAP_DENIED] = "wr_denied",
+	[MAP_EVENTS] = "wr_events",
+	[MAP_PROBE_PORTS] = "wr_probe_ports",
+	[MAP_PROBE_FLOWS] = "wr_probe_flows",
 };
 
 int pins_check_bpffs(const char *pin_dir, char **ret_error)
@@ -149,6 +160,24 @@ static void detach_sockops(struct capture *c)
 	(void)unlink(path);
 }
 
+/* What the sockops program must know of this node: the agent's own namespace and the root of the cgroups it sees. */
+static int fill_constants(struct wr_node_constants *n)
+{
+	_cleanup_free_ char *cgroup = probe_cgroup2();
+	uint64_t cookie;
+	struct stat st;
+	int r;
+
+	if (!cgroup || stat(cgroup, &st) < 0)
+		return -ENODEV;
+	r = netns_cookie(&cookie);
+	if (r < 0)
+		return r;
+	n->netns_cookie = cookie;
+	n->cgroup = st.st_ino;
+	return 0;
+}
+
 static int load_object(struct capture *c, bool sockops, struct app_socket **ret)
 {
 	struct app_socket *obj = app_socket__open();
@@ -169,6 +198,9 @@ static int load_object(struct capture *c, bool sockops, struct app_socket **ret)
 			goto fail;
 	}
 	bpf_program__set_autoload(obj->progs.app_socket, sockops);
+	r = sockops ? fill_constants(&obj->rodata->node) : 0;
+	if (r < 0)
+		goto fail;
 	r = app_socket__load(obj);
 	if (r < 0)
 		goto fail;

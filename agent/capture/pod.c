@@ -111,10 +111,15 @@ static int store_record(const struct capture *c, uint32_t number, const struct w
 	return bpf_map_update_elem(c->maps[MAP_PODREC], &number, rec, BPF_ANY) < 0 ? -errno : 0;
 }
 
+/* What policy says of the pod stays. */
 static int set_mode(const struct capture *c, uint32_t number, enum wr_pod_mode mode)
 {
-	struct wr_pod_config p = {.mode = mode, .flags = c->open_on_loss ? WR_POD_OPEN : 0};
+	struct wr_pod_config p;
 
+	if (bpf_map_lookup_elem(c->maps[MAP_PODCFG], &number, &p) < 0)
+		return -errno;
+	p.mode = mode;
+	p.flags = (p.flags & ~WR_POD_OPEN) | (c->open_on_loss ? WR_POD_OPEN : 0);
 	return bpf_map_update_elem(c->maps[MAP_PODCFG], &number, &p, BPF_ANY) < 0 ? -errno : 0;
 }
 
@@ -183,6 +188,7 @@ static int forget(struct capture *c, uint32_t number)
 	int r = bpf_map_update_elem(c->maps[MAP_PODCFG], &number, &off, BPF_ANY) < 0 ? -errno : 0;
 
 	link_remove_pins(c, number);
+	policy_forget(c, number);
 	(void)bpf_map_delete_elem(c->maps[MAP_COUNT], &number);
 	(void)bpf_map_delete_elem(c->maps[MAP_PODREC], &number);
 	return r;
@@ -266,6 +272,8 @@ int capture_pod_attach(struct capture *c, const struct capture_pod *pod, const i
 		capture_fail(ret_error, r, "cannot write the pod's entries: %s", strerror(-r));
 	if (r == 0)
 		r = attach_inside(c, pod, listeners, &rec, fds, ret_error);
+	if (r == 0 && pod->modes)
+		(void)capture_pod_set_modes(c, pod->number, pod->modes);
 	if (r == 0)
 		r = set_mode(c, pod->number, WR_POD_ENROLLED);
 	if (r == 0) {

@@ -20,6 +20,11 @@ enum wr_map {
 	MAP_COUNT,
 	MAP_HINT,
 	MAP_PODREC,
+	MAP_MODE,
+	MAP_DENIED,
+	MAP_EVENTS,
+	MAP_PROBE_PORTS,
+	MAP_PROBE_FLOWS,
 	MAP_MAX_,
 };
 extern const char *const map_names[MAP_MAX_];
@@ -29,10 +34,11 @@ struct capture {
 	char dir[512]; /* <bpffs>/warren/<node, with a colon for each dot>/v<abi> */
 	int maps[MAP_MAX_];
 	uint32_t tw_rcv_nxt; /* see struct wr_pod_constants; found at the first load */
-	bool open_on_loss, tcx, sockops, readonly, swept;
+	bool open_on_loss, every_probe, tcx, sockops, readonly, swept;
 	char *assume_missing;
 	/* Objects as last applied, for what their successors no longer have: by uid and by hostname. */
 	struct table workloads, services;
+	struct denials *denials;
 };
 
 /* --- fail.c --- */
@@ -54,6 +60,15 @@ int pins_update_link(const char *path, int prog_fd);
 int pins_load_node(struct capture *c, char **ret_error);
 /* A config map's content becomes exactly these keys (value 1). */
 int pins_sync_keys(int map_fd, const void *keys, size_t key_size, size_t n);
+
+/* --- policy.c --- */
+/* Ports and modes of a number go. */
+void policy_forget(const struct capture *c, uint32_t number);
+
+/* --- dump_maps.c --- */
+struct cJSON;
+/* Adds to an object each map's content under a name of its own, and "maps": what the maps themselves are. */
+void dump_maps(const struct capture *c, struct cJSON *o);
 
 /* --- program.c: one instance for one pod --- */
 enum place {
@@ -95,6 +110,8 @@ struct netns_guard {
 /* Switches the calling thread; netns_leave (also as cleanup) brings it back, and never fails silently. */
 int netns_enter(int netns_fd, struct netns_guard *ret);
 void netns_leave(struct netns_guard *g);
+/* The cookie of the current namespace. */
+int netns_cookie(uint64_t *ret);
 int netns_identify(int netns_fd, struct wr_pod_record *ret);
 /* Current namespace: rules, routes and sysctls; *made says what is ours, and is updated. */
 int netns_prepare(uint32_t *made, char **ret_error);

@@ -100,6 +100,11 @@ static bool has_sockops(void)
 	return has_cgroup2() && libbpf_probe_bpf_helper(BPF_PROG_TYPE_SOCK_OPS, BPF_FUNC_get_netns_cookie, NULL) == 1;
 }
 
+static bool has_ringbuf(void)
+{
+	return libbpf_probe_bpf_map_type(BPF_MAP_TYPE_RINGBUF, NULL) == 1;
+}
+
 static const struct feature {
 	const char *name;
 	bool (*fn)(void);
@@ -112,10 +117,13 @@ static const struct feature {
 	{"skc_lookup", has_skc_lookup, true, "telling existing connections from new ones (Linux 5.2)"},
 	{"sk_storage", has_sk_storage, true, "verdicts that outlive the agent (Linux 5.2)"},
 	{"netns_cookie", has_netns_cookie, true, "telling pods apart (Linux 5.14)"},
+	{"ringbuf", has_ringbuf, true, "reports of what the kernel itself refused (Linux 5.8)"},
 	{"tcx", link_tcx_supported, false, "links that nobody else can remove (Linux 6.6); without: clsact filters"},
 	{"cgroup2", has_cgroup2, false, "attaching sockops (mount -t cgroup2 none /sys/fs/cgroup/unified)"},
 	{"sockops", has_sockops, false,
-	 "cheap congestion control between app and agent (Linux 5.15); without: more CPU per byte"},
+	 "cheap congestion control between app and agent, and knowing the kubelet's probes (Linux 5.15); without: more "
+	 "CPU "
+	 "per byte, and probes are subject to policy"},
 	{"ipv6", has_ipv6, false, "capturing IPv6; without: IPv4 alone"},
 };
 

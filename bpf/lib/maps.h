@@ -75,3 +75,38 @@ struct {
 	__type(key, __u32);
 	__type(value, struct wr_pod_record);
 } wr_podrec SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH); /* -> enum wr_port_mode */
+	__uint(max_entries, CAPTURE_MAX_PORT_MODES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct wr_port);
+	__type(value, __u32);
+} wr_mode SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, CAPTURE_MAX_DENIED);
+	__type(key, struct wr_denied_key);
+	__type(value, struct wr_denied);
+} wr_denied SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF); /* of struct wr_event */
+	__uint(max_entries, CAPTURE_EVENTS_BYTES);
+} wr_events SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH); /* -> pod number */
+	__uint(max_entries, CAPTURE_MAX_PROBE_PORTS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct wr_probe_port);
+	__type(value, __u32);
+} wr_probe_ports SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, CAPTURE_MAX_PROBE_FLOWS);
+	__type(key, struct wr_flow);
+	__type(value, struct wr_probe_flow);
+} wr_probe_flows SEC(".maps");

@@ -12,6 +12,16 @@
 /* VIPs and un-enrolled pod addresses together. */
 #define CAPTURE_MAX_DESTINATIONS 65536
 #define CAPTURE_MAX_EXCLUDED_PORTS 128
+/* Ports whose mode differs from their pod's, of all pods. */
+#define CAPTURE_MAX_PORT_MODES 16384
+/* Declared probe ports, times the addresses of their pods. */
+#define CAPTURE_MAX_PROBE_PORTS 8192
+/* Connections of the node to probe ports at one time; beyond, the oldest goes the way of everybody. */
+#define CAPTURE_MAX_PROBE_FLOWS 8192
+/* Callers that are told apart when refusals are reported; beyond, the oldest counts as new. */
+#define CAPTURE_MAX_DENIED 16384
+/* The ring of reports to the agent: a power of two. A report that does not fit stays counted as suppressed. */
+#define CAPTURE_EVENTS_BYTES (256 * 1024)
 /* Interfaces of one pod that get programs. */
 #define CAPTURE_MAX_INTERFACES 16
 /* Room for reasons in one counter row; more than enum wr_reason has, so that appended codes keep the layout.
@@ -34,10 +44,69 @@ enum wr_pod_mode {
 	WR_POD_ENROLLED, /* capture, fail closed */
 	WR_POD_DRAINING, /* new connections pass, captured ones go on */
 };
-#define WR_POD_OPEN 1u /* flags: new connections pass while no agent listens */
+/* Flags. */
+#define WR_POD_OPEN 1u	     /* new connections pass while no agent listens */
+#define WR_POD_RESTRICTED 2u /* but not inbound: policy covers the pod */
+#define WR_POD_STRICT 4u     /* plaintext is refused, except on the ports that wr_mode names */
 struct wr_pod_config {
 	__u32 mode;
 	__u32 flags;
+};
+
+/* wr_mode: hash; a port that differs from WR_POD_STRICT of its pod. */
+struct wr_port {
+	__u32 pod;
+	__u16 port, zero;
+};
+enum wr_port_mode {
+	WR_PORT_PLAIN, /* plaintext reaches the agent, which decides */
+	WR_PORT_STRICT,
+};
+
+/* wr_denied: LRU hash; who was refused plaintext, as it was last reported. */
+#define WR_DENIED_QUIET_NS 10000000000ull /* a caller is reported once in this time */
+struct wr_denied_key {
+	struct wr_addr src;
+	__u32 pod;
+	__u16 port, zero;
+};
+struct wr_denied {
+	__u64 at;	  /* bpf_ktime_get_ns of the report */
+	__u64 suppressed; /* refused since, without a report */
+};
+
+/* wr_events: ring buffer, from BPF to the agent. */
+struct wr_event {
+	struct wr_addr src, dst;
+	__u16 sport, dport; /* host order, both */
+	__u32 pod;
+	__u32 reason, zero;
+	__u64 suppressed; /* of the same caller, pod and port, since the last report */
+};
+
+/* wr_probe_ports: hash, to the pod's number; where the kubelet may connect past policy. */
+struct wr_probe_port {
+	struct wr_addr addr;
+	__u16 port; /* 0: every port */
+	__u16 zero;
+};
+
+/* wr_probe_flows: LRU hash by connection; written when a process of the node's own connects to a probe port, deleted
+ * when its socket closes. */
+#define WR_PROBE_OPENING_NS 20000000000ull /* a handshake that takes longer is nobody's */
+struct wr_flow {
+	struct wr_addr src, dst;
+	__u16 sport, dport; /* host order, both */
+};
+struct wr_probe_flow {
+	__u64 at; /* bpf_ktime_get_ns */
+	__u32 pod, zero;
+};
+
+/* Read-only data of the node's sockops program, written by the loader. */
+struct wr_node_constants {
+	__u64 netns_cookie; /* the node's own; 0: no probes are recognised */
+	__u64 cgroup;	    /* id of the cgroup at which it is attached */
 };
 
 /* wr_sock: sk_storage by socket, cloned to accepted children. Only the agent (by descriptor) and our programs

@@ -18,6 +18,8 @@
 #define WR_STAMP 0x5752u
 /* The same for a SYN that comes a second time, after its TIME_WAIT socket was removed. */
 #define WR_STAMP_AGAIN 0x5753u
+/* pod_in's own answer on its way out: pod_out takes the stamp off and lets it go. */
+#define WR_STAMP_ANSWER 0x5754u
 
 /* Route table of `local default dev lo`, the rule's priority, and the protocol that tags both as ours. */
 #define WR_ROUTE_TABLE 22354

@@ -244,21 +244,26 @@ static inline void close_listeners(struct fixture *f)
 	}
 }
 
-static inline void open_capture(struct fixture *f, bool open_on_loss)
+/* cfg: what differs from one test to another. */
+static inline void open_capture_with(struct fixture *f, struct capture_config cfg)
 {
 	static const char *ranges[] = {"10.0.0.0/8", "fd00::/8"};
 	static const uint16_t excluded[] = {9999};
-	struct capture_config cfg = {.node = f->node,
-				     .mesh_cidrs = ranges,
-				     .n_mesh_cidrs = 2,
-				     .excluded_ports = excluded,
-				     .n_excluded_ports = 1,
-				     .on_agent_loss_open = open_on_loss,
-				     .assume_missing = getenv("WR_ASSUME_MISSING")};
 	char *error = NULL;
 
+	cfg.node = f->node;
+	cfg.mesh_cidrs = ranges;
+	cfg.n_mesh_cidrs = 2;
+	cfg.excluded_ports = excluded;
+	cfg.n_excluded_ports = 1;
+	cfg.assume_missing = getenv("WR_ASSUME_MISSING");
 	if (capture_open(&cfg, &f->capture, &error) < 0)
 		fail_msg("open: %s", error);
+}
+
+static inline void open_capture(struct fixture *f, bool open_on_loss)
+{
+	open_capture_with(f, (struct capture_config){.on_agent_loss_open = open_on_loss});
 }
 
 /* Namespaces named after this process, so that runs do not meet. */

@@ -155,8 +155,9 @@ static void print_pods(const cJSON *dump)
 
 	printf("\npods\n");
 	cJSON_ArrayForEach(p, member(dump, "pods")) {
-		printf("  %.0f: %s  %s  on-agent-loss %s\n", number_of(p, "number"), pod_name(p, name, sizeof(name)),
-		       text_of(p, "mode"), text_of(p, "on_agent_loss"));
+		printf("  %.0f: %s  %s  on-agent-loss %s  mtls %s\n", number_of(p, "number"),
+		       pod_name(p, name, sizeof(name)), text_of(p, "mode"), text_of(p, "on_agent_loss"),
+		       text_of(p, "mtls"));
 		printf("\tnetns %s  inode %.0f  cookie %s\n", text_of(p, "netns"), number_of(p, "netns_inode"),
 		       text_of(p, "netns_cookie"));
 		printf("\tuid %s  made there %s\n", text_of(p, "uid"), field_text(p, &made, list, sizeof(list)));
@@ -184,7 +185,11 @@ static void print_content(const cJSON *dump, const char *map)
 	static const char *const members[][3] = {{"wr_pods", "netns_cookies", "pod "},
 						 {"wr_mesh", "mesh_ranges", ""},
 						 {"wr_dest", "destinations", ""},
-						 {"wr_excl", "excluded_ports", ""}};
+						 {"wr_excl", "excluded_ports", ""},
+						 {"wr_mode", "port_modes", ""},
+						 {"wr_denied", "refused", "suppressed "},
+						 {"wr_probe_ports", "probe_ports", "pod "},
+						 {"wr_probe_flows", "probes", "pod "}};
 	const cJSON *i;
 
 	for (size_t n = 0; n < ARRAY_SIZE(members); n++) {
