@@ -195,6 +195,7 @@ static int start_capture(struct node *n)
 				    .excluded_ports = excluded,
 				    .n_excluded_ports = (size_t)value_ports(n->o.exclude_ports, excluded),
 				    .on_agent_loss_open = !strcmp(n->o.on_agent_loss, "open"),
+				    .exempt_node_sockets = !strcmp(n->o.probe_exemption, "node-sockets"),
 				    .assume_missing = *n->o.assume_missing ? n->o.assume_missing : NULL};
 	_cleanup_free_ char *error = NULL;
 	int r = capture_open(&cc, &n->capture, &error);
@@ -369,6 +370,7 @@ int node_start(const struct options *o, struct node **ret)
 	n->model = model_new();
 	r = r < 0 ? r : n->model ? 0 : -ENOMEM;
 	r = r < 0 ? r : start_engine(n);
+	r = r < 0 ? r : node_watch_denials(n);
 	r = r < 0 ? r : start_pods(n);
 	if (r == 0)
 		node_say_start(n);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the files of agent/ share: node.c (life), lock.c (who may be this node's agent), shutdown.c (its end),
- * hints.c (what the log tells people) commands.c and policy_commands.c (what warrenctl asks). Everything here belongs
- * to the control thread.
+ * hints.c (what the log tells people), denied.c (what the kernel refused), commands.c and policy_commands.c (what
+ * warrenctl asks). Everything here belongs to the control thread.
  */
 #pragma once
 #include "agent/capture/capture.h"
@@ -83,6 +83,10 @@ void node_say_start(const struct node *n);
 void node_hint_name(struct node *n);
 /* At the end: warns of the pods that stay captured, and says how they get out. */
 void node_say_left(const struct node *n);
+
+/* --- denied.c --- */
+/* Writes what the kernel refuses to the access log. 0, or -errno after a line that says why. */
+int node_watch_denials(struct node *n);
 
 /* --- commands.c, policy_commands.c; 0 or -ENOMEM --- */
 int node_register_commands(struct node *n);

@@ -11,7 +11,7 @@ struct options {
 	const char *node, *source, *ca, *trust_domain, *cluster_id, *network, *cluster_domain, *run_dir, *pin_dir;
 	const char *trust_domain_aliases, *root_namespace, *l7_deny, *bad_mesh_policy;
 	const char *assume_missing, *log, *access_log, *on_agent_loss, *tunnel_congestion, *exclude_ports;
-	const char *source_binding;
+	const char *source_binding, *probe_exemption;
 	const char *mesh_cidrs[OPTIONS_CIDRS_MAX]; /* none: every address */
 	size_t n_mesh_cidrs;
 	uint64_t workers, drain_ms, dial_timeout_ms, cert_ttl_ms, buffer_limit, readiness_port;

@@ -253,6 +253,7 @@ static void try_enrol(struct enrolment *e)
 	}
 	e->retry_ms = 0;
 	loop_timer_cancel(p->cfg.loop, &e->timer);
+	kernel_follow(e);
 	set_state(e, POD_ENROLLED, "%s", "");
 	unmanaged_warn(e);
 	report_addresses(e);
@@ -380,6 +381,7 @@ static void stay(struct enrolment *e)
 		return;
 	}
 	engine_pod_set_workload(e->all->cfg.engine, e->number, e->workload);
+	kernel_follow(e);
 	set_state(e, POD_ENROLLED, "%s", "");
 }
 

@@ -72,6 +72,10 @@ const char *objection_namespace(const struct enrolment *e, const struct stat *st
 /* Warns of connections that are older than this enrolment and that policy forbids. */
 void unmanaged_warn(const struct enrolment *e);
 
+/* --- kernel.c: what capture must know of a pod beside where it is --- */
+/* The pod's probes, as its workload says now. */
+void kernel_follow(struct enrolment *e);
+
 /* --- leftover.c: what earlier agents left in capture --- */
 /* A number that no pod and no leftover has, or the pod's own leftover's; 0 when there is none. */
 uint32_t leftover_number(const struct enrolment *e);

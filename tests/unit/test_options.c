@@ -71,12 +71,14 @@ static void values_are_read(void **state)
 	assert_int_equal(PARSE(&o, NEEDED, "--drain", "500ms", "--dial-timeout=2m", "--buffer-limit=128Mi",
 			       "--takeover", "--mesh-cidr=10.0.0.0/8,fd00::/8", "--mesh-cidr=192.168.0.0/16",
 			       "--mesh-cidr", "172.16.0.0/12", "--log=debug,json", "--access-log=/var/log/warren,json",
-			       "--on-agent-loss=open", "--assume-missing=tcx,sockops"),
+			       "--on-agent-loss=open", "--probe-exemption=node-sockets",
+			       "--assume-missing=tcx,sockops"),
 			 0);
 	assert_int_equal(o.drain_ms, 500);
 	assert_int_equal(o.dial_timeout_ms, 120000);
 	assert_int_equal(o.buffer_limit, 128 << 20);
 	assert_true(o.takeover);
+	assert_string_equal(o.probe_exemption, "node-sockets");
 	assert_int_equal(o.n_mesh_cidrs, 4);
 	assert_string_equal(o.mesh_cidrs[1], "fd00::/8");
 	assert_string_equal(o.mesh_cidrs[3], "172.16.0.0/12");
@@ -144,6 +146,7 @@ static void wrong_values_name_themselves(void **state)
 		{"--buffer-limit=64MB", "buffer-limit"},
 		{"--buffer-limit=99999999999999999999", "buffer-limit"},
 		{"--on-agent-loss=maybe", "on-agent-loss"},
+		{"--probe-exemption=all", "probe-exemption"},
 		{"--tunnel-congestion=nonesuch", "tunnel-congestion"},
 		{"--exclude-ports=0", "exclude-ports"},
 		{"--exclude-ports=65536", "exclude-ports"},

@@ -44,6 +44,7 @@ struct workload *workload_unref(struct workload *w)
 	free(w->netns_path);
 	free(w->addrs);
 	policy_set_unref(w->policy);
+	free(w->probe_ports);
 	free(w);
 	return NULL;
 }

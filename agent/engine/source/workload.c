@@ -234,5 +234,7 @@ struct workload *assemble_workload(const struct assembly *a, const struct store 
 	w->capacity = 1;
 	w->labelled = labelled;
 	w->protocol = w->labelled && is_fit(w) ? TUNNEL_HBONE : TUNNEL_NONE;
+	if (w->local && assemble_probes(w, spec))
+		return workload_unref(w);
 	return addresses(a, w, status) ? workload_unref(w) : w;
 }

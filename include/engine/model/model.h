@@ -28,6 +28,8 @@ struct workload {
 	char *netns_path;		     /* annotation warren.dev/netns; NULL when absent */
 	struct ip_addr *addrs;
 	size_t n_addrs;
+	uint16_t *probe_ports; /* of a local pod: where the kubelet connects, by its manifest */
+	size_t n_probe_ports;
 	bool addrs_in_status;	       /* else they were found in its network namespace, where they may change */
 	bool labelled;		       /* into the mesh, whether or not it can be enrolled */
 	enum tunnel_protocol protocol; /* HBONE: labelled and fit for it */
