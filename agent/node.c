@@ -112,6 +112,8 @@ static void model_changed(void *arg, const struct model_delta *d)
 	 * effect. */
 	if (model_apply(n->model, d) < 0)
 		log_error("agent", "out of memory while applying configuration");
+	if (!n->handed_over)
+		pods_relax(n->pods, d);
 	engine_model_apply(n->engine, d);
 	if (n->handed_over)
 		return; /* pods and pins are the successor's */

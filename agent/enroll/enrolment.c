@@ -124,11 +124,13 @@ static void leave_capture(struct enrolment *e)
 static int attach(struct enrolment *e, struct tls_identity *id, char **ret_error)
 {
 	struct pods *p = e->all;
+	struct capture_modes modes = kernel_modes(e->workload);
 	struct capture_pod cp = {.number = e->number,
 				 .uid = e->uid,
 				 .namespace_ = e->workload->namespace_,
 				 .name = e->workload->name,
-				 .netns_fd = e->netns_fd};
+				 .netns_fd = e->netns_fd,
+				 .modes = &modes};
 	struct engine_pod_config ep = {.number = e->number, .workload = e->workload, .identity = id};
 	int fds[3], r;
 

@@ -33,6 +33,16 @@ static void refresh(struct pods *p, struct workload *w)
 	enrolment_follow(e ? e : enrolment_new(p, w->uid), w);
 }
 
+void pods_relax(struct pods *p, const struct model_delta *d)
+{
+	for (size_t i = 0; i < d->n_workloads; i++) {
+		struct enrolment *e = table_get_str(&p->by_uid, d->workloads[i]->uid);
+
+		if (e && e->in_engine)
+			kernel_relax(e, d->workloads[i]);
+	}
+}
+
 void pods_apply(struct pods *p, const struct model_delta *d)
 {
 	for (size_t i = 0; i < d->n_removed_workloads; i++) {

@@ -35,6 +35,8 @@ struct pods_counts {
 int pods_new(const struct pods_config *cfg, struct pods **ret);
 /* Lets go of all without taking pods out of capture: they stay closed until an agent is back. */
 struct pods *pods_free(struct pods *p);
+/* Before the workers know: what policy no longer forbids, the kernel no longer refuses. */
+void pods_relax(struct pods *p, const struct model_delta *d);
 /* What the model says now; enrols and un-enrols accordingly, also what an earlier agent left. */
 void pods_apply(struct pods *p, const struct model_delta *d);
 /* Listeners passed on by a predecessor; used when this pod is enrolled. Takes the descriptors. */

@@ -73,8 +73,11 @@ const char *objection_namespace(const struct enrolment *e, const struct stat *st
 void unmanaged_warn(const struct enrolment *e);
 
 /* --- kernel.c: what capture must know of a pod beside where it is --- */
-/* The pod's probes, as its workload says now. */
+struct capture_modes kernel_modes(const struct workload *w);
+/* The pod's modes and probes, as its workload says now. */
 void kernel_follow(struct enrolment *e);
+/* Lifts what the workload that is to come no longer forbids. */
+void kernel_relax(const struct enrolment *e, const struct workload *next);
 
 /* --- leftover.c: what earlier agents left in capture --- */
 /* A number that no pod and no leftover has, or the pod's own leftover's; 0 when there is none. */

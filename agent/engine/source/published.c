@@ -26,7 +26,7 @@ struct published {
 
 static char *workload_text(const struct workload *w)
 {
-	_cleanup_free_ char *ips = calloc(1, w->n_addrs * 48 + 1);
+	_cleanup_free_ char *ips = calloc(1, w->n_addrs * 48 + w->n_probe_ports * 8 + 1);
 	char *text = NULL, *at = ips;
 
 	if (!ips)
@@ -36,6 +36,8 @@ static char *workload_text(const struct workload *w)
 		at += strlen(at);
 		*at++ = ' ';
 	}
+	for (size_t i = 0; i < w->n_probe_ports; i++)
+		at += snprintf(at, 8, ":%u", w->probe_ports[i]);
 	/* The set's pointer stands for all its policies: the workload in force holds a reference. */
 	if (asprintf(&text, "%s|%s|%s|%s|%s|%s|%s|%s|%s/%s|%s|%d%d%d%d%d%d%d%d%d%d|%u|%p", w->identity, w->node,
 		     w->netns_path ? w->netns_path : "", w->canonical_name, w->canonical_revision, w->workload_name,

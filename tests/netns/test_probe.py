@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kubelet's probes: known by the socket that opened them, not by an address. The node is a namespace, and whatever
+process of it connects is the kubelet; without an agent everything else to the pod is closed."""
+import errno
+import os
+import socket
+import struct
+
+from mesh import Mesh, _Namespace, check, eventually
+
+DECLARED, NAMED, UNDECLARED = 7, 13, 11
+CGROUP = "/sys/fs/cgroup/unified"
+
+
+def setup():
+    m = Mesh("probe")
+    m.agent_options = ["--drain=100ms"]
+    p = m.pod("server", 1)
+    p.spec = {"containers": [{"name": "app", "ports": [{"name": "main", "containerPort": DECLARED}, {"name": "health", "containerPort": NAMED},
+                                                       {"name": "other", "containerPort": UNDECLARED}],
+                              "livenessProbe": {"tcpSocket": {"port": DECLARED}},
+                              "readinessProbe": {"httpGet": {"port": "health", "path": "/"}}}]}
+    m.apply()
+    p.serve("echo:%d" % DECLARED, "echo:%d" % NAMED, "echo:%d" % UNDECLARED)
+    m.start_agents()
+    return m
+
+
+def probe(m, port, family=4, timeout=1.0):
+    """What a process of the node sees: 0 after an echo, or the error."""
+    p = m.pods["server"]
+    with _Namespace(m.node_netns(1)):
+        s = socket.socket(socket.AF_INET if family == 4 else socket.AF_INET6)
+    s.settimeout(timeout)
+    try:
+        s.connect((p.address(family), port))
+        s.sendall(b"alive?")
+        return 0 if s.recv(6) else errno.ECONNRESET
+    except socket.timeout:
+        return errno.ETIMEDOUT
+    except OSError as e:
+        return e.errno
+    finally:
+        s.close()
+
+
+def counters(m):
+    return {"probe": 0, "captured_in": 0, "drop_agent_gone": 0, **m.agents[1].json("bpf")["pods"][0]["counters"]}
+
+
+def counted(m, what):
+    """How far the counters go up by it, and its result."""
+    before = counters(m)
+    r = what()
+    after = counters(m)
+    return r, {k: after[k] - before.get(k, 0) for k in after if after[k] != before.get(k, 0)}
+
+
+def test_a_probe_goes_to_the_app(m):
+    logged = len(m.agents[1].access())
+    for port in DECLARED, NAMED:
+        for family in 4, 6, 64:
+            r, n = counted(m, lambda: probe(m, port, family))
+            check(r == 0 and n == {"probe": 1}, "port %d, family %d" % (port, family), os.strerror(r), n)
+    check(len(m.agents[1].access()) == logged, "the agent has no part in it", m.agents[1].access()[logged:])
+
+
+def test_another_port_goes_to_the_agent(m):
+    for family in 4, 6, 64:
+        r, n = counted(m, lambda: probe(m, UNDECLARED, family))
+        check(r == 0 and n == {"captured_in": 1}, "family %d" % family, os.strerror(r), n)
+
+
+class agent_gone:
+    def __init__(self, m, *extra):
+        self.agent, self.extra = m.agents[1], extra
+
+    def __enter__(self):
+        self.agent.process.kill()
+
+    def __exit__(self, *exc):
+        self.agent.start(extra=self.extra)
+
+
+def test_without_an_agent(m):
+    with agent_gone(m):
+        for family in 4, 6, 64:
+            r, n = counted(m, lambda: probe(m, DECLARED, family))
+            check(r == 0 and n == {"probe": 1}, "a probe, family %d" % family, os.strerror(r), n)
+            r, n = counted(m, lambda: probe(m, UNDECLARED, family, 0.5))
+            check(r == errno.ETIMEDOUT and set(n) == {"drop_agent_gone"}, "another port, family %d" % family, os.strerror(r), n)
+
+
+def syn_of_nobody(m, port):
+    """A SYN with the node's address that no socket of the node has sent, as of somebody who is masqueraded; whether the app answers."""
+    p, source = m.pods["server"], "10.77.1.1"
+    header = struct.pack("!HHIIBBHHH", 45678, port, 1, 0, 5 << 4, 2, 65535, 0, 0)
+    whole = socket.inet_aton(source) + socket.inet_aton(p.ip) + struct.pack("!HH", 6, 20) + header
+    total = sum(struct.unpack("!%dH" % (len(whole) // 2), whole))
+    total = (total & 0xffff) + (total >> 16)
+    header = header[:16] + struct.pack("!H", ~(total + (total >> 16)) & 0xffff) + header[18:]
+    with _Namespace(m.node_netns(1)):
+        s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
+    with s:
+        s.settimeout(0.5)
+        s.bind((source, 0))
+        s.sendto(header, (p.ip, 0))
+        try:
+            while True:
+                got = s.recv(200)
+                if got[20:24] == struct.pack("!HH", port, 45678) and got[33] & 2:
+                    return True
+        except socket.timeout:
+            return False
+
+
+def test_the_address_alone_does_not_pass(m):
+    answered, n = counted(m, lambda: syn_of_nobody(m, DECLARED))
+    check(answered and n == {"captured_in": 1}, "the agent answers", answered, n)
+    with agent_gone(m):
+        answered, n = counted(m, lambda: syn_of_nobody(m, DECLARED))
+        check(not answered and n == {"drop_agent_gone": 1}, "nobody answers", answered, n)
+        check(probe(m, DECLARED) == 0, "but a probe passes")
+
+
+class cgroup:
+    """With this, this process is in a cgroup of the given name."""
+
+    def __init__(self, *names):
+        self.paths = [os.path.join(CGROUP, *names[:n + 1]) for n in range(len(names))]
+
+    def __enter__(self):
+        with open("/proc/self/cgroup") as f:
+            self.back = CGROUP + next(line for line in f if line.startswith("0::"))[3:].strip()
+        for p in self.paths:
+            os.mkdir(p)
+        self.move(self.paths[-1])
+
+    def move(self, to):
+        with open(to + "/cgroup.procs", "w") as f:
+            f.write(str(os.getpid()))
+
+    def __exit__(self, *exc):
+        self.move(self.back)
+        for p in reversed(self.paths):
+            os.rmdir(p)
+
+
+def test_a_pod_in_the_nodes_namespace_does_not_pass(m):
+    number = os.getpid()
+    with cgroup("kubepods.wr-%d" % number, "burstable", "pod1"):
+        r, n = counted(m, lambda: probe(m, DECLARED))
+    check(r == 0 and n == {"captured_in": 1}, "by the agent, as from everybody", os.strerror(r), n)
+    with agent_gone(m):
+        with cgroup("kubepods.wr-%d" % number, "burstable", "pod1"):
+            r = probe(m, DECLARED, timeout=0.5)
+        check(r == errno.ETIMEDOUT, "closed without an agent", os.strerror(r))
+        with cgroup("wr-system-%d" % number):
+            check(probe(m, DECLARED) == 0, "while a process elsewhere passes")
+
+
+def test_ports_follow_the_manifest(m):
+    p = m.pods["server"]
+    c = p.spec["containers"][0]
+    kept = c.pop("livenessProbe")
+    m.write_pod(p)
+    eventually(lambda: counted(m, lambda: probe(m, DECLARED))[1] == {"captured_in": 1}, 5, "no more a probe's")
+    check(counted(m, lambda: probe(m, NAMED))[1] == {"probe": 1}, "the other one is")
+    c["livenessProbe"] = kept
+    m.write_pod(p)
+    eventually(lambda: counted(m, lambda: probe(m, DECLARED))[1] == {"probe": 1}, 5, "again")
+
+
+def test_every_socket_of_the_node(m):
+    a = m.agents[1]
+    a.process.end()
+    a.start(extra=["--probe-exemption=node-sockets"])
+    r, n = counted(m, lambda: probe(m, UNDECLARED))
+    check(r == 0 and n == {"probe": 1}, "any port", os.strerror(r), n)
+    answered, n = counted(m, lambda: syn_of_nobody(m, UNDECLARED))
+    check(answered and n == {"captured_in": 1}, "but not any packet", n)
+    a.process.end()
+    a.start()
+    check(counted(m, lambda: probe(m, UNDECLARED))[1] == {"captured_in": 1}, "as before")
+
+
+def test_what_people_see(m):
+    p, a = m.pods["server"], m.agents[1]
+    dump = a.json("bpf")
+    check(dump["probe_ports"] == {"%s:%d" % (ip, port): 1 for ip in (p.ip, "[%s]" % p.ip6) for port in (DECLARED, NAMED)}, "ports", dump["probe_ports"])
+    text = a.ctl("bpf", "show").stdout
+    check("\t%s:%d  pod 1\n" % (p.ip, NAMED) in text, "as text", text[-1500:])
+
+
+def test_without_sockops(m):
+    """Nobody can tell a probe then: it goes the way of everybody, and doctor says so."""
+    a = m.agents[1]
+    a.process.end()
+    a.start(extra=["--assume-missing=sockops"])
+    r, n = counted(m, lambda: probe(m, DECLARED))
+    check(r == 0 and n == {"captured_in": 1}, "by the agent", os.strerror(r), n)
+    a.process.end()
+    a.start()
+    check(counted(m, lambda: probe(m, DECLARED))[1] == {"probe": 1}, "back")
