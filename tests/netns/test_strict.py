@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Plaintext to a port whose mode is STRICT: refused by the kernel itself, with an agent and without one, told once."""
+import errno
+import os
+import socket
+import time
+
+from mesh import Mesh, check, eventually
+
+FALLBACK = True
+APP, EXEMPT = 7, 11
+
+
+def setup():
+    m = Mesh("strict")
+    m.agent_options = ["--on-agent-loss=open", "--drain=100ms"]
+    m.pod("server", 1)
+    m.pod("other", 1)
+    m.pod("meshed", 2)
+    m.pod("plain", 2, enrolled=False)
+    m.apply()
+    for name in "server", "other":
+        m.pods[name].serve("echo:%d" % APP, "echo:%d" % EXEMPT)
+    m.start_agents()
+    return m
+
+
+def authentication(m, mode, ports=None, pod="server"):
+    m.write("authentication-%s.yaml" % pod, {
+        "apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication", "metadata": {"name": pod, "namespace": m.namespace},
+        "spec": {"selector": {"matchLabels": {"app": pod}}, "mtls": {"mode": mode},
+                 "portLevelMtls": {port: {"mode": x} for port, x in (ports or {}).items()}}})
+
+
+def kernel(m, name="server"):
+    return next(p for p in m.agents[1].json("bpf")["pods"] if p["name"] == name)
+
+
+def count(m, reason, name="server"):
+    return kernel(m, name)["counters"].get(reason, 0)
+
+
+def dial(m, caller, family=4, port=APP, to="server", timeout=1.0):
+    """0 after an echo, or the error."""
+    try:
+        s = m.pods[caller].connect(m.pods[to].address(family), port, timeout)
+    except socket.timeout:
+        return errno.ETIMEDOUT
+    except OSError as e:
+        return e.errno
+    with s:
+        try:
+            s.sendall(b"hello")
+            return 0 if s.recv(5) else errno.ECONNRESET
+        except OSError as e:
+            return e.errno
+
+
+def strict(m, ports=None):
+    authentication(m, "STRICT", ports)
+    eventually(lambda: kernel(m)["mtls"] == "strict", 5, "the kernel knows")
+
+
+def test_refused_by_the_kernel(m):
+    strict(m, {EXEMPT: "PERMISSIVE"})
+    for family in 4, 6, 64:
+        before = count(m, "mtls_required"), count(m, "captured_in")
+        r = dial(m, "plain", family)
+        check(r == errno.ECONNREFUSED, "a RST, family %d" % family, os.strerror(r))
+        check((count(m, "mtls_required"), count(m, "captured_in")) == (before[0] + 1, before[1]), "counted, the agent never saw it")
+        check(dial(m, "plain", family, EXEMPT) == 0, "the exempt port, family %d" % family)
+        check(dial(m, "meshed", family) == 0, "by mutual TLS, family %d" % family)
+        check(dial(m, "plain", family, to="other") == 0, "another pod, family %d" % family)
+
+
+def lines(m):
+    return [x for x in m.agents[1].access() if x.get("error", "").startswith("mtls_required") and x["dst.addr"].endswith(":%d" % APP)]
+
+
+def test_one_line_for_each_caller(m):
+    """And the number of those in between with the next one, ten seconds later."""
+    strict(m)
+    callers = [m.pod("caller%d" % i, 2, enrolled=False) for i in range(2)]
+    for p in callers:
+        m.write_pod(p)
+    before = len(lines(m))
+    for p in callers:
+        for _ in range(3):
+            check(dial(m, p.name) == errno.ECONNREFUSED, "refused")
+    eventually(lambda: len(lines(m)) >= before + 2, 3, "a line for each")
+    check(len(lines(m)) == before + 2, "and one only", lines(m)[before:])
+    for p, line in zip(callers, lines(m)[before:]):
+        check(line["src.addr"].startswith(p.ip + ":") and line["dst.addr"] == "%s:%d" % (m.pods["server"].ip, APP) and
+              line["direction"] == "inbound", "who to whom", line)
+    time.sleep(10)
+    check(dial(m, callers[0].name) == errno.ECONNREFUSED, "refused")
+    eventually(lambda: len(lines(m)) > before + 2, 3, "a new line")
+    check("2 more" in lines(m)[-1]["error"], "with the number that got none", lines(m)[-1])
+
+
+def test_in_force_without_an_agent(m):
+    """--on-agent-loss=open is for pods that no policy covers."""
+    strict(m, {EXEMPT: "PERMISSIVE"})
+    eventually(lambda: kernel(m)["on_agent_loss"] == "open, inbound closed by policy", 3, "inbound stays closed")
+    m.agents[1].process.kill()
+    try:
+        for family in 4, 6:
+            check(dial(m, "plain", family) == errno.ECONNREFUSED, "strict, family %d" % family)
+            check(dial(m, "plain", family, EXEMPT, timeout=0.5) == errno.ETIMEDOUT, "the exempt port, family %d" % family)
+            check(dial(m, "plain", family, to="other") == 0, "a pod without policy, family %d" % family)
+    finally:
+        m.agents[1].start()
+    check(kernel(m)["mtls"] == "strict" and dial(m, "plain") == errno.ECONNREFUSED, "and after its return")
+
+
+def test_modes_follow_the_policy(m):
+    for _ in range(5):
+        strict(m)
+        check(dial(m, "plain") == errno.ECONNREFUSED, "strict")
+        authentication(m, "PERMISSIVE", {APP: "STRICT"})
+        eventually(lambda: kernel(m)["mtls"] == "permissive", 5, "strict on one port")
+        check(dial(m, "plain") == errno.ECONNREFUSED and dial(m, "plain", port=EXEMPT) == 0, "strict on one port")
+        authentication(m, "PERMISSIVE")
+        eventually(lambda: dial(m, "plain") == 0, 5, "permissive")
+    m.remove_manifest("authentication-server.yaml")
+    eventually(lambda: kernel(m)["on_agent_loss"] == "open", 5, "no policy is left")
+    check(not m.agents[1].json("bpf")["port_modes"], "nor any port", m.agents[1].json("bpf")["port_modes"])
