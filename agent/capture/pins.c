@@ -11,6 +11,7 @@
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <fcntl.h>
+#include <glob.h>
 #include <linux/bpf.h>
 #include <stdio.h>
 #include <string.h>
@@ -113,6 +114,8 @@ int pins_open_maps(struct capture *c, char **ret_error)
 			continue;
 		snprintf(path, sizeof(path), "%s/%s", c->dir, map_names[i]);
 		c->maps[i] = bpf_obj_get(path);
+		if (c->maps[i] < 0 && c->readonly && i >= MAP_MODE)
+			continue;
 		if (c->maps[i] < 0)
 			return capture_fail(ret_error, -errno, "cannot open %s: %s", path, strerror(errno));
 	}
@@ -160,6 +163,24 @@ static void detach_sockops(struct capture *c)
 	(void)unlink(path);
 }
 
+static bool matches(const char *pattern)
+{
+	glob_t g = {};
+	bool found = glob(pattern, GLOB_NOSORT, NULL, &g) == 0;
+
+	globfree(&g);
+	return found;
+}
+
+/* Where pods have cgroups of version 1 only, a hostNetwork pod cannot be told from the kubelet. */
+static bool pods_are_seen(const char *cgroup2)
+{
+	char pattern[600];
+
+	snprintf(pattern, sizeof(pattern), "%s/kubepods*", cgroup2);
+	return matches(pattern) || !matches("/sys/fs/cgroup/*/kubepods*");
+}
+
 /* What the sockops program must know of this node: the agent's own namespace and the root of the cgroups it sees. */
 static int fill_constants(struct wr_node_constants *n)
 {
@@ -170,6 +191,12 @@ static int fill_constants(struct wr_node_constants *n)
 
 	if (!cgroup || stat(cgroup, &st) < 0)
 		return -ENODEV;
+	if (!pods_are_seen(cgroup)) {
+		log_warn("capture",
+			 "pods have cgroups of version 1, which do not tell the kubelet from a hostNetwork pod: "
+			 "its probes are subject to policy");
+		return 0;
+	}
 	r = netns_cookie(&cookie);
 	if (r < 0)
 		return r;

@@ -20,7 +20,7 @@ enum wr_map {
 	MAP_COUNT,
 	MAP_HINT,
 	MAP_PODREC,
-	MAP_MODE,
+	MAP_MODE, /* from here on: what an older agent with the same layout does not have */
 	MAP_DENIED,
 	MAP_EVENTS,
 	MAP_PROBE_PORTS,

@@ -6,6 +6,7 @@
 #include "packet_case.h"
 #include "engine/io/loop.h"
 
+#include <cjson/cJSON.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/ioctl.h>
@@ -274,6 +275,24 @@ static void test_detach_forgets(void **state)
 	assert_false(is_strict(f, 8080));
 }
 
+/* Pins of an agent that did not have these maps: who comes without an agent works with those that are there. */
+static void test_older_pins(void **state)
+{
+	struct fixture *f = *state;
+	struct capture *c = NULL;
+	char *error = NULL;
+	cJSON *dump;
+
+	run("rm /sys/fs/bpf/warren/%s/v1/wr_mode /sys/fs/bpf/warren/%s/v1/wr_events /sys/fs/bpf/warren/%s/v1/wr_probe*",
+	    f->node, f->node, f->node);
+	assert_int_equal(capture_open_readonly(f->node, NULL, &c, &error), 0);
+	dump = capture_dump(c);
+	assert_int_equal(cJSON_GetArraySize(cJSON_GetObjectItem(dump, "pods")), 1);
+	cJSON_Delete(dump);
+	assert_int_equal(capture_pod_detach(c, 7, f->pod), 0);
+	capture_close(c);
+}
+
 /* --- reports --- */
 
 struct reports {
@@ -438,6 +457,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_relax_only_lifts, setup_attached, fixture_free),
 		cmocka_unit_test_setup_teardown(test_changes_have_no_gap, setup_attached, fixture_free),
 		cmocka_unit_test_setup_teardown(test_detach_forgets, setup_attached, fixture_free),
+		cmocka_unit_test_setup_teardown(test_older_pins, setup_attached, fixture_free),
 		cmocka_unit_test_setup_teardown(test_first_of_each_caller_is_reported, setup_attached, fixture_free),
 	};
 	const struct CMUnitTest connections[] = {

@@ -23,7 +23,18 @@ static struct {
 	uint32_t number; /* of the last attach or detach */
 	void (*done)(void *arg, uint32_t number);
 	struct capture_leftover left;
+	/* In their order: A attached, W a workload to the workers, R relaxed, M modes, P probes. */
+	char told[64];
+	size_t n_told;
+	struct capture_modes modes; /* of the last call */
+	size_t n_probes;
 } fake;
+
+static void tell(char what)
+{
+	assert_true(fake.n_told < sizeof(fake.told) - 1);
+	fake.told[fake.n_told++] = what;
+}
 
 int capture_leftovers(struct capture *c, struct capture_leftover **ret, size_t *ret_n)
 {
@@ -43,6 +54,8 @@ int capture_pod_attach(struct capture *c, const struct capture_pod *pod, const i
 	*ret_error = NULL;
 	fake.attached++;
 	fake.number = pod->number;
+	fake.modes = *pod->modes;
+	tell('A');
 	if (fake.attach < 0)
 		return fake.attach;
 	for (int i = 0; i < 3; i++)
@@ -100,6 +113,37 @@ int capture_pod_detach(struct capture *c, uint32_t number, int netns_fd)
 	return fake.detach;
 }
 
+int capture_pod_set_modes(struct capture *c, uint32_t number, const struct capture_modes *m)
+{
+	(void)c;
+	(void)number;
+	fake.modes = *m;
+	tell('M');
+	return 0;
+}
+
+int capture_pod_relax(struct capture *c, uint32_t number, const struct capture_modes *m)
+{
+	(void)c;
+	(void)number;
+	fake.modes = *m;
+	tell('R');
+	return 0;
+}
+
+int capture_pod_set_probes(struct capture *c, uint32_t number, const struct ip_addr *addrs, size_t n_addrs,
+			   const uint16_t *ports, size_t n_ports)
+{
+	(void)c;
+	(void)number;
+	(void)addrs;
+	(void)n_addrs;
+	(void)ports;
+	fake.n_probes = n_ports;
+	tell('P');
+	return 0;
+}
+
 int engine_pod_add(struct engine *e, const struct engine_pod_config *cfg)
 {
 	(void)e;
@@ -141,6 +185,7 @@ void engine_pod_set_workload(struct engine *e, uint32_t number, struct workload 
 	(void)e;
 	(void)number;
 	(void)w;
+	tell('W');
 }
 
 int cert_store_get(struct cert_store *s, const char *spiffe, struct tls_identity **ret_id, char **ret_error)
@@ -208,13 +253,20 @@ static struct workload *pod(bool labelled, bool sidecar)
 	return w;
 }
 
-static void apply(bool labelled, bool sidecar)
+/* As node.c does it; the workers are told of the model in between. */
+static void apply_workload(struct workload *w)
 {
 	struct model_delta *d = model_delta_new();
 
-	assert_int_equal(model_delta_add_workload(d, pod(labelled, sidecar)), 0);
+	assert_int_equal(model_delta_add_workload(d, w), 0);
+	pods_relax(pods, d);
 	pods_apply(pods, d);
 	model_delta_free(d);
+}
+
+static void apply(bool labelled, bool sidecar)
+{
+	apply_workload(pod(labelled, sidecar));
 }
 
 static void stop(struct timer *t)
@@ -339,6 +391,44 @@ static void label_off_and_on_again_keeps_the_pod_in(void **state)
 	assert_int_equal(fake.resumed, 1);
 	assert_int_equal(fake.removed, 0);
 	assert_int_equal(fake.attached, 1);
+}
+
+static struct workload *strict_pod(void)
+{
+	struct workload *w = pod(true, false);
+	struct peer_auth *a = peer_auth_new();
+
+	assert_non_null(a);
+	a->namespace_ = strdup("shop");
+	a->name = strdup("strict");
+	a->scope = SCOPE_NAMESPACE;
+	a->mode = MTLS_STRICT;
+	assert_int_equal(policy_set_new(NULL, 0, &a, 1, L7_DENY_MATCHES, &w->policy), 0);
+	peer_auth_unref(a);
+	w->probe_ports = calloc(1, sizeof(*w->probe_ports));
+	w->probe_ports[w->n_probe_ports++] = 8080;
+	return w;
+}
+
+/* In force before the pod is; then lifted before the workers know, and tightened after. */
+static void kernel_hears_around_the_workers(void **state)
+{
+	(void)state;
+	start();
+	apply_workload(strict_pod());
+	run_for(20);
+	assert_string_equal(fake.told, "AMP");
+	assert_int_equal(fake.modes.mode, MTLS_STRICT);
+	assert_true(fake.modes.restricted);
+	assert_int_equal(fake.n_probes, 1);
+	apply(true, false);
+	assert_string_equal(fake.told, "AMPRWMP");
+	assert_int_equal(fake.modes.mode, MTLS_PERMISSIVE);
+	assert_false(fake.modes.restricted);
+	assert_int_equal(fake.n_probes, 0);
+	apply_workload(strict_pod());
+	assert_string_equal(fake.told, "AMPRWMPRWMP");
+	assert_int_equal(fake.modes.mode, MTLS_STRICT);
 }
 
 /* Later it joins anew, beside what still drains. */
@@ -487,6 +577,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(leftover_of_another_namespace_goes, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(leftover_that_stays_out_leaves_capture, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(label_off_and_on_again_keeps_the_pod_in, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(kernel_hears_around_the_workers, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(label_on_again_during_the_drain_joins_beside_it, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(pod_beyond_the_last_number_joins_when_one_is_free, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(refusals_that_need_help_are_alarms, set_up, tear_down),
