@@ -83,7 +83,7 @@ static __always_inline void map_v4(struct wr_addr *a, __u32 v4)
 	__builtin_memcpy(a, w, sizeof(w));
 }
 
-/* The connection as the pod sees its packets. An IPv6 socket may speak IPv4. */
+/* The connection as the pod sees its packets. An IPv6 socket that speaks IPv4 has both addresses v4-mapped. */
 static __always_inline void flow_of(struct bpf_sock_ops *ops, struct wr_flow *f)
 {
 	__u32 src[4] = {ops->local_ip6[0], ops->local_ip6[1], ops->local_ip6[2], ops->local_ip6[3]};
@@ -92,7 +92,7 @@ static __always_inline void flow_of(struct bpf_sock_ops *ops, struct wr_flow *f)
 	/* Both in 32 bits: the one in host order, the other in network order. */
 	f->sport = (__u16)ops->local_port;
 	f->dport = (__u16)bpf_ntohl(ops->remote_port);
-	if (ops->family == AF_INET6 && (dst[0] || dst[1] || dst[2] != bpf_htonl(0xffff))) {
+	if (ops->family == AF_INET6) {
 		__builtin_memcpy(&f->src, src, sizeof(src));
 		__builtin_memcpy(&f->dst, dst, sizeof(dst));
 		return;
@@ -101,15 +101,12 @@ static __always_inline void flow_of(struct bpf_sock_ops *ops, struct wr_flow *f)
 	map_v4(&f->dst, ops->remote_ip4);
 }
 
-/* The pod whose probe port this is. The agent's own ports are nobody's. */
+/* The pod whose probe port this is. */
 static __always_inline __u32 *probed_pod(const struct wr_flow *f)
 {
 	struct wr_probe_port key = {.addr = f->dst, .port = f->dport};
-	__u32 *number;
+	__u32 *number = bpf_map_lookup_elem(&wr_probe_ports, &key);
 
-	if (f->dport == WR_PORT_OUTBOUND || f->dport == WR_PORT_INBOUND || f->dport == WR_PORT_HBONE)
-		return 0;
-	number = bpf_map_lookup_elem(&wr_probe_ports, &key);
 	if (number)
 		return number;
 	key.port = 0;

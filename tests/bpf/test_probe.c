@@ -125,7 +125,7 @@ static void test_every_port(void **state)
 	int app = listen_on(f, f->pod, "::", 8081);
 
 	reaches_app_each_way(f, 8081, app);
-	/* Never the agent's: 15008 answers as the agent's, and 15006 too. */
+	/* But the agent's own are not the app's. */
 	close_listeners(f);
 	{
 		int fd = dial(f, f->world, AF_INET, NULL, 0, POD4, 15006);
