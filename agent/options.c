@@ -95,7 +95,7 @@ static const struct option {
 	 "callers whose identity is not that of their address's pod: refused; enforce: also where no single pod has it",
 	 .ok = value_is_binding, .want = "enforce, known or off"},
 	{"probe-exemption", TEXT, AT(probe_exemption), "declared", "declared|node-sockets",
-	 "past policy go this node's own processes to: probe ports in the pod's manifest, or every port",
+	 "what the kubelet reaches whatever policy says: the probe ports of a pod's manifest, or every port",
 	 .ok = value_is_probe_exemption, .want = "declared or node-sockets"},
 	{"takeover", FLAG, AT(takeover), "false", NULL,
 	 .help = "take over from the agent of this node that is running"},
