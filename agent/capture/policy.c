@@ -10,34 +10,40 @@
 #include <bpf/bpf.h>
 #include <string.h>
 
-/* The keys of a map that are a number's: those that begin with it, or whose value it is. */
+#define BATCH 1024
+
+/* The keys of a map that are a number's: those that begin with it, or whose value it is. In batches, as there may be
+ * thousands of others'. */
 static int keys_of(int fd, size_t key_size, uint32_t number, bool by_value, void **ret, size_t *ret_n)
 {
-	_cleanup_free_ char *keys = NULL;
-	char key[32], next[32];
-	size_t n = 0, room = 0;
-	bool have = false;
+	_cleanup_free_ char *keys = malloc(BATCH * key_size), *found = NULL;
+	_cleanup_free_ __u32 *values = calloc(BATCH, sizeof(*values));
+	__u32 at, count;
+	size_t n = 0;
+	int r = 0;
 
-	while (bpf_map_get_next_key(fd, have ? key : NULL, next) == 0) {
-		uint32_t owner;
+	if (!keys || !values)
+		return -ENOMEM;
+	for (bool first = true; r == 0; first = false) {
+		char *grown;
 
-		memcpy(key, next, key_size);
-		have = true;
-		memcpy(&owner, key, sizeof(owner));
-		if (by_value && bpf_map_lookup_elem(fd, key, &owner) < 0)
-			continue;
-		if (owner != number)
-			continue;
-		if (n == room) {
-			char *grown = reallocarray(keys, room = room ? 2 * room : 16, key_size);
+		count = BATCH;
+		if (bpf_map_lookup_batch(fd, first ? NULL : &at, &at, keys, values, &count, NULL) < 0)
+			r = -errno; /* -ENOENT with the last ones */
+		if (r < 0 && r != -ENOENT)
+			return r;
+		grown = reallocarray(found, n + count + 1, key_size);
+		if (!grown)
+			return -ENOMEM;
+		found = grown;
+		for (__u32 i = 0; i < count; i++) {
+			const char *key = keys + i * key_size;
 
-			if (!grown)
-				return -ENOMEM;
-			keys = grown;
+			if (by_value ? values[i] == number : !memcmp(key, &number, sizeof(number)))
+				memcpy(found + n++ * key_size, key, key_size);
 		}
-		memcpy(keys + n++ * key_size, key, key_size);
 	}
-	*ret = take_ptr(keys);
+	*ret = take_ptr(found);
 	*ret_n = n;
 	return 0;
 }

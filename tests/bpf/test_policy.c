@@ -255,6 +255,25 @@ static void test_changes_have_no_gap(void **state)
 	close(w.prog);
 }
 
+/* More than the map holds: the kernel then refuses nothing, instead of what it should not. */
+static void test_too_many_ports(void **state)
+{
+	static struct mtls_port many[CAPTURE_MAX_PORT_MODES + 1];
+	struct capture_modes m = {.mode = MTLS_STRICT, LISTED(many), .restricted = true};
+	struct fixture *f = *state;
+	struct wr_pod_config cfg;
+	uint32_t number = 7;
+	struct wr_port key;
+
+	for (size_t i = 0; i < ARRAY_SIZE(many); i++)
+		many[i] = (struct mtls_port){(uint16_t)(i + 1), MTLS_PERMISSIVE};
+	assert_int_equal(capture_pod_set_modes(f->capture, 7, &m), -E2BIG);
+	assert_false(is_strict(f, 60000));
+	assert_int_not_equal(bpf_map_get_next_key(f->capture->maps[MAP_MODE], NULL, &key), 0);
+	assert_int_equal(bpf_map_lookup_elem(f->capture->maps[MAP_PODCFG], &number, &cfg), 0);
+	assert_int_equal(cfg.flags, WR_POD_RESTRICTED);
+}
+
 /* A number that another pod gets has nothing of its former pod's. */
 static void test_detach_forgets(void **state)
 {
@@ -456,6 +475,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_bytes_of_the_answer, setup_attached, fixture_free),
 		cmocka_unit_test_setup_teardown(test_relax_only_lifts, setup_attached, fixture_free),
 		cmocka_unit_test_setup_teardown(test_changes_have_no_gap, setup_attached, fixture_free),
+		cmocka_unit_test_setup_teardown(test_too_many_ports, setup_attached, fixture_free),
 		cmocka_unit_test_setup_teardown(test_detach_forgets, setup_attached, fixture_free),
 		cmocka_unit_test_setup_teardown(test_older_pins, setup_attached, fixture_free),
 		cmocka_unit_test_setup_teardown(test_first_of_each_caller_is_reported, setup_attached, fixture_free),

@@ -236,16 +236,24 @@ static void test_ports_change(void **state)
 	struct fixture *f = *state;
 	int app = listen_on(f, f->pod, "::", 8080), other = listen_on(f, f->pod, "::", 9090);
 	static const uint16_t moved[] = {9090};
+	static uint16_t many[3000];
+	struct wr_probe_port key;
 	struct ip_addr a;
 
 	assert_int_equal(ip_addr_parse(POD4, &a), 0);
-	assert_int_equal(capture_pod_set_probes(f->capture, 8, &(struct ip_addr){.b = {10}}, 1, declared, 1), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(many); i++)
+		many[i] = (uint16_t)(i + 1);
+	assert_int_equal(capture_pod_set_probes(f->capture, 8, &(struct ip_addr){.b = {10}}, 1, many, ARRAY_SIZE(many)),
+			 0);
 	assert_int_equal(capture_pod_set_probes(f->capture, 7, &a, 1, moved, 1), 0);
 	reaches_app(f, AF_INET, POD4, 9090, other);
 	is_refused(f, f->world, POD4, 8080);
 	is_refused(f, f->world, POD6, 9090);
 	assert_int_equal(capture_pod_set_probes(f->capture, 7, NULL, 0, NULL, 0), 0);
 	is_refused(f, f->world, POD4, 9090);
+	assert_int_equal(bpf_map_get_next_key(f->capture->maps[MAP_PROBE_PORTS], NULL, &key), 0);
+	assert_int_equal(capture_pod_set_probes(f->capture, 8, NULL, 0, NULL, 0), 0);
+	assert_int_not_equal(bpf_map_get_next_key(f->capture->maps[MAP_PROBE_PORTS], NULL, &key), 0);
 	close(app);
 	close(other);
 }
