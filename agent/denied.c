@@ -1,32 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Connections that the kernel refused in the agent's stead. In: capture's reports. Out: the line in the access log that
- * the agent would have written itself. Called by node.c and shutdown.c.
+ * Connections that the kernel refused in the agent's stead. In: capture's reports. Out: the engine logs, counts and
+ * traces them as its own. Called by node.c.
  */
 #include "node_private.h"
-#include "engine/telemetry/accesslog.h"
 
-#include <inttypes.h>
-#include <stdio.h>
 #include <string.h>
 
 static void denied(void *arg, const struct capture_denial *d)
 {
 	const struct node *n = arg;
-	char detail[64];
-	struct accesslog_record r = {.src_addr = d->src,
-				     .src = model_workload_by_addr(n->model, &d->src.ip),
-				     .dst_addr = d->dst,
-				     .dst = model_workload_by_addr(n->model, &d->dst.ip),
-				     .direction = ACCESS_INBOUND,
-				     .reason = d->reason,
-				     .early = true};
 
-	if (d->suppressed) {
-		snprintf(detail, sizeof(detail), "%" PRIu64 " more since the last line", d->suppressed);
-		r.detail = detail;
-	}
-	accesslog_write(&r);
+	engine_pod_denied_early(n->engine, d->number, &d->src, &d->dst, d->suppressed + 1);
 }
 
 int node_watch_denials(struct node *n)

@@ -85,7 +85,7 @@ void node_hint_name(struct node *n);
 void node_say_left(const struct node *n);
 
 /* --- denied.c --- */
-/* Writes what the kernel refuses to the access log. 0, or -errno after a line that says why. */
+/* Has the engine tell what the kernel refuses. 0, or -errno after a line that says why. */
 int node_watch_denials(struct node *n);
 
 /* --- commands.c, policy_commands.c; 0 or -ENOMEM --- */

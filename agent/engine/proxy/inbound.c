@@ -9,7 +9,9 @@
 #include "engine/model/route.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <netinet/in.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -335,6 +337,7 @@ void inbound_request(struct tunnel *t, int32_t id, const struct h2_headers *h, b
 void inbound_denied_early(struct pod *p, const struct ip_port *src, const struct ip_port *dst, uint64_t times)
 {
 	struct policy_verdict v;
+	char more[48];
 	struct accesslog_record r = {.src_addr = *src,
 				     .src = model_workload_by_addr(p->w->model, &src->ip),
 				     .dst_addr = *dst,
@@ -344,6 +347,10 @@ void inbound_denied_early(struct pod *p, const struct ip_port *src, const struct
 
 	admission_refused(p, src, dst, times, &v);
 	r.reason = v.reason;
+	if (times > 1) {
+		snprintf(more, sizeof(more), "%" PRIu64 " more since the last line", times - 1);
+		r.detail = more;
+	}
 	accesslog_write(&r);
 }
 
