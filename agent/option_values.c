@@ -127,6 +127,11 @@ bool value_is_binding(const char *v)
 	return !strcmp(v, "enforce") || !strcmp(v, "known") || !strcmp(v, "off");
 }
 
+bool value_is_anti_spoof(const char *v)
+{
+	return !strcmp(v, "enforce") || !strcmp(v, "count") || !strcmp(v, "off");
+}
+
 bool value_is_access_log(const char *v)
 {
 	size_t n = strlen(v);

@@ -21,9 +21,9 @@
 #define BPFFS_MAGIC 0xcafe4a11
 
 const char *const map_names[MAP_MAX_] = {
-	[MAP_PODS] = "wr_pods",	  [MAP_PODCFG] = "wr_podcfg", [MAP_MESH] = "wr_mesh",
-	[MAP_DEST] = "wr_dest",	  [MAP_EXCL] = "wr_excl",     [MAP_SOCK] = "wr_sock",
-	[MAP_COUNT] = "wr_count", [MAP_HINT] = "wr_hint",     [MAP_PODREC] = "wr_podrec",
+	[MAP_PODS] = "wr_pods",	    [MAP_PODCFG] = "wr_podcfg", [MAP_MESH] = "wr_mesh",	      [MAP_DEST] = "wr_dest",
+	[MAP_EXCL] = "wr_excl",	    [MAP_SOCK] = "wr_sock",	[MAP_COUNT] = "wr_count",     [MAP_HINT] = "wr_hint",
+	[MAP_PODREC] = "wr_podrec", [MAP_PODIP] = "wr_podip",	[MAP_LINKREC] = "wr_linkrec",
 };
 
 int pins_check_bpffs(const char *pin_dir, char **ret_error)
@@ -102,6 +102,8 @@ int pins_open_maps(struct capture *c, char **ret_error)
 			continue;
 		snprintf(path, sizeof(path), "%s/%s", c->dir, map_names[i]);
 		c->maps[i] = bpf_obj_get(path);
+		if (c->maps[i] < 0 && c->readonly && i >= MAP_PODIP)
+			continue;
 		if (c->maps[i] < 0)
 			return capture_fail(ret_error, -errno, "cannot open %s: %s", path, strerror(errno));
 	}

@@ -75,3 +75,19 @@ struct {
 	__type(key, __u32);
 	__type(value, struct wr_pod_record);
 } wr_podrec SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, CAPTURE_MAX_ADDRESSES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct wr_podip_key);
+	__type(value, __u32);
+} wr_podip SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, CAPTURE_MAX_PODS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct wr_link_record);
+} wr_linkrec SEC(".maps");
