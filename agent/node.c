@@ -187,6 +187,13 @@ static int inherit(struct node *n)
 	return 0;
 }
 
+static enum anti_spoof anti_spoof(const struct options *o)
+{
+	if (!strcmp(o->anti_spoof, "off"))
+		return ANTI_SPOOF_OFF;
+	return !strcmp(o->anti_spoof, "count") ? ANTI_SPOOF_COUNT : ANTI_SPOOF_ENFORCE;
+}
+
 static int start_capture(struct node *n)
 {
 	uint16_t excluded[VALUE_PORTS_MAX];
@@ -198,6 +205,7 @@ static int start_capture(struct node *n)
 				    .n_excluded_ports = (size_t)value_ports(n->o.exclude_ports, excluded),
 				    .on_agent_loss_open = !strcmp(n->o.on_agent_loss, "open"),
 				    .exempt_node_sockets = !strcmp(n->o.probe_exemption, "node-sockets"),
+				    .anti_spoof = anti_spoof(&n->o),
 				    .assume_missing = *n->o.assume_missing ? n->o.assume_missing : NULL};
 	_cleanup_free_ char *error = NULL;
 	int r = capture_open(&cc, &n->capture, &error);

@@ -132,6 +132,11 @@ bool value_is_probe_exemption(const char *v)
 	return !strcmp(v, "declared") || !strcmp(v, "node-sockets");
 }
 
+bool value_is_anti_spoof(const char *v)
+{
+	return !strcmp(v, "enforce") || !strcmp(v, "count") || !strcmp(v, "off");
+}
+
 bool value_is_access_log(const char *v)
 {
 	size_t n = strlen(v);

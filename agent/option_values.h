@@ -23,6 +23,7 @@ bool value_is_path(const char *v);
 bool value_is_loss(const char *v);
 bool value_is_binding(const char *v);
 bool value_is_probe_exemption(const char *v);
+bool value_is_anti_spoof(const char *v);
 bool value_is_access_log(const char *v);
 bool value_is_log(const char *v);
 bool value_is_features(const char *v);

@@ -9,7 +9,7 @@
 
 struct options {
 	const char *node, *source, *ca, *trust_domain, *cluster_id, *network, *cluster_domain, *run_dir, *pin_dir;
-	const char *trust_domain_aliases, *root_namespace, *l7_deny, *bad_mesh_policy;
+	const char *trust_domain_aliases, *root_namespace, *l7_deny, *bad_mesh_policy, *anti_spoof;
 	const char *assume_missing, *log, *access_log, *on_agent_loss, *tunnel_congestion, *exclude_ports;
 	const char *source_binding, *probe_exemption;
 	const char *mesh_cidrs[OPTIONS_CIDRS_MAX]; /* none: every address */

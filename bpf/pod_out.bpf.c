@@ -9,32 +9,11 @@
 #include "lib/tuple.h"
 #include "lib/verdict.h"
 #include "lib/probe.h"
+#include "lib/mesh.h"
 
-static __always_inline _Bool in_mesh(const struct wr_addr *dst)
-{
-	struct wr_mesh_key key = {.prefixlen = 128, .addr = *dst};
-
-	return bpf_map_lookup_elem(&wr_mesh, &key) != 0;
-}
-
-/* WR_REASON_CAPTURED_OUT, or why not. Link-local IPv6 has no meaning without its interface: nobody can carry
- * it on. */
 static __always_inline enum wr_reason decide(const struct wr_pod_config *cfg, const struct packet *p)
 {
-	__u32 port = p->dport, *flags;
-
-	if (cfg->mode == WR_POD_DRAINING)
-		return WR_REASON_BYPASS_DRAINING;
-	if (bpf_map_lookup_elem(&wr_excl, &port))
-		return WR_REASON_BYPASS_EXCLUDED;
-	if (p->v6 ? p->dst.b[0] == 0xfe && (p->dst.b[1] & 0xc0) == 0x80 : p->dst.b[12] == 127)
-		return WR_REASON_BYPASS_OUTSIDE;
-	flags = bpf_map_lookup_elem(&wr_dest, &p->dst);
-	if (flags && *flags & WR_DEST_VIP)
-		return WR_REASON_CAPTURED_OUT;
-	if (flags && *flags & WR_DEST_UNENROLLED)
-		return WR_REASON_BYPASS_UNENROLLED;
-	return in_mesh(&p->dst) ? WR_REASON_CAPTURED_OUT : WR_REASON_BYPASS_OUTSIDE;
+	return cfg->mode == WR_POD_DRAINING ? WR_REASON_BYPASS_DRAINING : mesh_rule(p);
 }
 
 /* A SYN decides anew each time: one descriptor may connect twice, to different places. */

@@ -105,15 +105,15 @@ static int apply_ports(struct capture *c, const struct capture_config *cfg, char
 	return 0;
 }
 
-/* Pods that an earlier agent left get the flag of this one's command line; what policy says of them stays. */
-static void apply_loss_flag(struct capture *c)
+/* Pods that an earlier agent left get the flags of this one's command line; what policy says of them stays. */
+static void apply_flags(struct capture *c)
 {
 	for (__u32 number = 1; number < CAPTURE_MAX_PODS; number++) {
 		struct wr_pod_config p;
 
 		if (bpf_map_lookup_elem(c->maps[MAP_PODCFG], &number, &p) < 0 || p.mode == WR_POD_OFF)
 			continue;
-		p.flags = (p.flags & ~WR_POD_OPEN) | (c->open_on_loss ? WR_POD_OPEN : 0);
+		p.flags = pod_flags(c, p.flags);
 		(void)bpf_map_update_elem(c->maps[MAP_PODCFG], &number, &p, BPF_ANY);
 	}
 }
@@ -129,6 +129,7 @@ int capture_open(const struct capture_config *cfg, struct capture **ret, char **
 		return capture_fail(ret_error, r, "node name '%s': %s", cfg->node ? cfg->node : "", strerror(-r));
 	c->open_on_loss = cfg->on_agent_loss_open;
 	c->every_probe = cfg->exempt_node_sockets;
+	c->anti_spoof = cfg->anti_spoof;
 	if (cfg->assume_missing) {
 		c->assume_missing = strdup(cfg->assume_missing);
 		if (!c->assume_missing) {
@@ -157,7 +158,7 @@ int capture_open(const struct capture_config *cfg, struct capture **ret, char **
 		capture_close(c);
 		return r;
 	}
-	apply_loss_flag(c);
+	apply_flags(c);
 	*ret = c;
 	return 0;
 }

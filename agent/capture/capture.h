@@ -20,6 +20,9 @@ struct capture;
 struct cJSON;
 struct loop;
 
+/* What becomes of a packet that has left the pod and should not have: wrong source, or to the mesh around the agent. */
+enum anti_spoof { ANTI_SPOOF_ENFORCE, ANTI_SPOOF_COUNT, ANTI_SPOOF_OFF };
+
 struct capture_config {
 	const char *node;
 	const char *pin_dir;	 /* default /sys/fs/bpf */
@@ -28,7 +31,8 @@ struct capture_config {
 	const uint16_t *excluded_ports; /* destination ports never captured */
 	size_t n_excluded_ports;
 	bool on_agent_loss_open;
-	bool exempt_node_sockets;   /* every port of a pod counts as declared, see capture_pod_set_probes */
+	bool exempt_node_sockets; /* every port of a pod counts as declared, see capture_pod_set_probes */
+	enum anti_spoof anti_spoof;
 	const char *assume_missing; /* comma list: "tcx,sockops,..." forces each fallback; NULL */
 };
 
@@ -54,12 +58,20 @@ struct capture_pod {
 	int netns_fd;
 	/* In force before the pod is; NULL: those that a predecessor left, or none. */
 	const struct capture_modes *modes;
+	const struct ip_addr *addrs; /* that it may send from */
+	size_t n_addrs;
 };
 int capture_pod_attach(struct capture *c, const struct capture_pod *pod, const int listeners[3], int ret_listeners[3],
 		       char **ret_error);
 /* Attaches to interfaces that came since (call it now and then, it is cheap: a listing when nothing is new)
  * and puts back what somebody took away. The number of attachments made, or -errno. */
 int capture_pod_refresh(struct capture *c, uint32_t number, int netns_fd);
+/* From now on the pod may send from exactly these addresses; cheap when nothing changed. -E2BIG: the node's
+ * pods have more than CAPTURE_MAX_ADDRESSES. */
+int capture_pod_set_addresses(struct capture *c, uint32_t number, const struct ip_addr *addrs, size_t n);
+/* Whether the node's end of the pod's link is watched: "enforced", "counted", "off", or "none: ..." and "partly: ..."
+ * with the reason; buf may hold the answer. */
+const char *capture_pod_link(const struct capture *c, uint32_t number, int netns_fd, char *buf, size_t size);
 /* New connections bypass from now on; captured ones go on. */
 int capture_pod_drain(struct capture *c, uint32_t number);
 /* Takes a drain back: they are captured again. */
@@ -145,6 +157,21 @@ bool capture_wants(const struct capture *c, const struct ip_addr *dst);
 /* Engine hook: writes ownership into the socket's sk_storage, sets marks, IP_TRANSPARENT and congestion
  * control by role. */
 int capture_claim_socket(void *arg, int fd, enum socket_role role);
+
+/* A program right behind pod_link on the node's end of the pod's first link that has one: it counts TCP packets to
+ * `to_port` from the port first_port + i as probe i and lets none of them go on. From the node's network namespace;
+ * -ENODEV with *ret_error when the link has no end there. */
+struct capture_witness;
+struct capture_link {
+	unsigned ifindex; /* in the pod */
+	char name[16], end_name[16];
+	uint8_t mac[6], end_mac[6];
+};
+int capture_witness_open(struct capture *c, uint32_t number, int netns_fd, uint16_t first_port, uint16_t to_port,
+			 struct capture_link *ret_link, struct capture_witness **ret, char **ret_error);
+uint64_t capture_witness_seen(const struct capture_witness *w, uint32_t probe);
+/* Takes it away. */
+struct capture_witness *capture_witness_close(struct capture_witness *w);
 
 /* What is wanted, attached, in the maps; counters by pod and reason; the kernel features found. */
 struct cJSON *capture_dump(struct capture *c);

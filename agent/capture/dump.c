@@ -15,7 +15,6 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/bpf.h>
-#include <net/if.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -102,6 +101,8 @@ struct links {
 	const char *pod;
 	cJSON *list, *programs;
 	bool netns_there;
+	const char *link;
+	char link_buf[160];
 };
 
 static void fill_tcx(struct links *s, cJSON *o, unsigned ifindex, const char *place)
@@ -123,19 +124,17 @@ static void fill_tcx(struct links *s, cJSON *o, unsigned ifindex, const char *pl
 	dump_program(info.prog_id, s->pod, s->programs);
 }
 
-/* In the pod's namespace. */
+/* In the interface's namespace. */
 static void fill_filter(struct links *s, cJSON *o, unsigned ifindex, enum place where)
 {
-	LIBBPF_OPTS(bpf_tc_hook, hook, .ifindex = (int)ifindex,
-		    .attach_point = where == PLACE_OUT ? BPF_TC_EGRESS : BPF_TC_INGRESS);
-	LIBBPF_OPTS(bpf_tc_opts, opts, .handle = WR_TC_HANDLE, .priority = WR_TC_PRIORITY);
+	__u32 id = link_filter(ifindex, where);
 
-	if (!link_has_clsact(ifindex, where) || bpf_tc_query(&hook, &opts) < 0)
+	if (!id)
 		return;
 	cJSON_AddStringToObject(o, "type", "clsact");
-	cJSON_AddNumberToObject(o, "prog_id", opts.prog_id);
+	cJSON_AddNumberToObject(o, "prog_id", id);
 	cJSON_AddBoolToObject(o, "attached", true);
-	dump_program(opts.prog_id, s->pod, s->programs);
+	dump_program(id, s->pod, s->programs);
 }
 
 static cJSON *new_link(struct links *s, unsigned ifindex, const char *place)
@@ -148,40 +147,58 @@ static cJSON *new_link(struct links *s, unsigned ifindex, const char *place)
 	return o;
 }
 
-static void dump_wanted(struct links *s, const struct if_nameindex *i, enum place where)
+static void dump_wanted(struct links *s, const struct interface *i, enum place where)
 {
-	cJSON *o = new_link(s, i->if_index, place_names[where]);
+	cJSON *o = new_link(s, i->ifindex, place_names[where]);
 
-	cJSON_AddStringToObject(o, "interface", i->if_name);
+	cJSON_AddStringToObject(o, "interface", i->name);
 	cJSON_AddBoolToObject(o, "wanted", true);
-	fill_tcx(s, o, i->if_index, place_names[where]);
+	fill_tcx(s, o, i->ifindex, place_names[where]);
 	if (!cJSON_GetObjectItem(o, "attached"))
-		fill_filter(s, o, i->if_index, where);
+		fill_filter(s, o, i->ifindex, where);
 	if (!cJSON_GetObjectItem(o, "attached"))
 		cJSON_AddBoolToObject(o, "attached", false);
 }
 
-/* Asks the pod's namespace for its interfaces, if the recorded path still names it. */
-static void dump_interfaces(struct links *s, const struct wr_pod_record *rec)
+static int dump_inside(struct links *s, int netns_fd, struct interface **ret_list, size_t *ret_n)
 {
 	_cleanup_(netns_leave) struct netns_guard g = {-1};
-	_cleanup_close_ int fd = *rec->netns_path ? open(rec->netns_path, O_RDONLY | O_CLOEXEC) : -1;
-	struct if_nameindex *names;
+	int r = netns_enter(netns_fd, &g);
 
-	if (fd < 0 || !capture_is_netns(fd, rec->netns_cookie) || netns_enter(fd, &g) < 0)
-		return;
-	s->netns_there = true;
-	names = if_nameindex();
-	for (struct if_nameindex *i = names; i && i->if_index; i++) {
-		if (i->if_index == 1) {
-			dump_wanted(s, i, PLACE_LO);
+	if (r == 0)
+		r = interfaces_list(ret_list, ret_n);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < *ret_n; i++) {
+		const struct interface *one = &(*ret_list)[i];
+
+		if (one->ifindex == 1) {
+			dump_wanted(s, one, PLACE_LO);
 			continue;
 		}
-		dump_wanted(s, i, PLACE_IN);
-		dump_wanted(s, i, PLACE_OUT);
+		dump_wanted(s, one, PLACE_IN);
+		dump_wanted(s, one, PLACE_OUT);
 	}
-	if (names)
-		if_freenameindex(names);
+	return 0;
+}
+
+/* Asks the pod's namespace for its interfaces, if the recorded path still names it, then this one for their other
+ * ends. */
+static void dump_interfaces(struct links *s, const struct wr_pod_record *rec, bool node_ends)
+{
+	_cleanup_close_ int fd = *rec->netns_path ? open(rec->netns_path, O_RDONLY | O_CLOEXEC) : -1;
+	_cleanup_free_ struct interface *list = NULL;
+	struct interface end;
+	const char *why;
+	size_t n = 0;
+
+	if (fd < 0 || !capture_is_netns(fd, rec->netns_cookie) || dump_inside(s, fd, &list, &n) < 0)
+		return;
+	s->netns_there = true;
+	for (size_t i = 0; node_ends && i < n; i++)
+		if (node_end_of(&list[i], fd, &end, &why))
+			dump_wanted(s, &end, PLACE_LINK);
+	s->link = capture_pod_link(s->c, s->number, fd, s->link_buf, sizeof(s->link_buf));
 }
 
 static bool listed(const cJSON *list, unsigned ifindex, const char *place)
@@ -210,7 +227,8 @@ static void dump_pins(struct links *s)
 		if (sscanf(e->d_name, "%u_%7s", &ifindex, place) != 2 || listed(s->list, ifindex, place))
 			continue;
 		o = new_link(s, ifindex, place);
-		if (s->netns_there)
+		/* A node's end that is not seen from here may be another namespace's. */
+		if (s->netns_there && strcmp(place, place_names[PLACE_LINK]))
 			cJSON_AddBoolToObject(o, "wanted", false);
 		fill_tcx(s, o, ifindex, place);
 		if (!cJSON_GetObjectItem(o, "attached"))
@@ -264,6 +282,13 @@ static void add_record(cJSON *o, const struct wr_pod_record *rec)
 			cJSON_AddItemToArray(list, cJSON_CreateString(made[i]));
 }
 
+static void add_address(void *list, const struct ip_addr *a)
+{
+	char addr[48];
+
+	cJSON_AddItemToArray(list, cJSON_CreateString(ip_addr_format(a, addr, sizeof(addr))));
+}
+
 static cJSON *dump_pod(const struct capture *c, __u32 number, const struct wr_pod_record *rec, cJSON *programs)
 {
 	struct wr_pod_config cfg = {};
@@ -284,9 +309,11 @@ static cJSON *dump_pod(const struct capture *c, __u32 number, const struct wr_po
 	cJSON_AddStringToObject(o, "mtls", cfg.flags & WR_POD_STRICT ? "strict" : "permissive");
 	cJSON_AddBoolToObject(o, "map_entry", known == number);
 	s.list = cJSON_AddArrayToObject(o, "links");
-	dump_interfaces(&s, rec);
+	dump_interfaces(&s, rec, !(cfg.flags & WR_POD_LINK_OFF));
 	dump_pins(&s);
 	cJSON_AddBoolToObject(o, "netns_there", s.netns_there);
+	cJSON_AddStringToObject(o, "link", s.netns_there ? s.link : "none: its network namespace is gone");
+	addresses_each(c, number, add_address, cJSON_AddArrayToObject(o, "addresses"));
 	cJSON_AddItemToObject(o, "counters", dump_counters(c, number));
 	return o;
 }

@@ -36,6 +36,8 @@ const char *const map_names[MAP_MAX_] = {
 	[MAP_EVENTS] = "wr_events",
 	[MAP_PROBE_PORTS] = "wr_probe_ports",
 	[MAP_PROBE_FLOWS] = "wr_probe_flows",
+	[MAP_PODIP] = "wr_podip",
+	[MAP_LINKREC] = "wr_linkrec",
 };
 
 int pins_check_bpffs(const char *pin_dir, char **ret_error)

@@ -10,32 +10,10 @@
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
-#include <net/if.h>
 #include <stdio.h>
 #include <string.h>
 
 static const uint16_t listener_ports[3] = {WR_PORT_OUTBOUND, WR_PORT_INBOUND, WR_PORT_HBONE};
-
-/* Programs loaded so far for one attach or refresh: each place once, whatever the number of interfaces. */
-struct instances {
-	struct capture *c;
-	uint32_t number;
-	int fds[PLACE_MAX_];
-};
-
-static void instances_done(struct instances *s)
-{
-	for (int i = 0; i < PLACE_MAX_; i++)
-		if (s->fds[i] >= 0)
-			close(s->fds[i]);
-}
-
-static int instance(struct instances *s, enum place where)
-{
-	if (s->fds[where] < 0)
-		s->fds[where] = program_load(s->c, where, s->number);
-	return s->fds[where];
-}
 
 static int remember_qdisc(struct wr_pod_record *rec, unsigned ifindex)
 {
@@ -64,7 +42,7 @@ static int attach_one(struct instances *s, unsigned ifindex, enum place where, b
 
 	if (!replace && link_attached(&a))
 		return 0;
-	r = instance(s, where);
+	r = instances_get(s, where);
 	if (r >= 0)
 		r = link_attach(&a, r, &made);
 	if (made && remember_qdisc(rec, ifindex) < 0) {
@@ -75,30 +53,27 @@ static int attach_one(struct instances *s, unsigned ifindex, enum place where, b
 }
 
 /* lo first: pod_out must not send there what nobody takes. In the pod's namespace. */
-static int attach_all(struct instances *s, bool replace, struct wr_pod_record *rec)
+static int attach_all(struct instances *s, const struct interface *list, size_t n, bool replace,
+		      struct wr_pod_record *rec)
 {
-	struct if_nameindex *list = if_nameindex();
-	int n = 0, r = -ENODEV;
+	int count = 0, r = -ENODEV;
 
-	if (!list)
-		return -errno;
-	for (struct if_nameindex *i = list; i->if_index; i++)
-		if (i->if_index == 1) {
+	for (size_t i = 0; i < n; i++)
+		if (list[i].ifindex == 1) {
 			r = attach_one(s, 1, PLACE_LO, replace, rec);
-			n += r > 0;
+			count += r > 0;
 		}
-	for (struct if_nameindex *i = list; i->if_index && r >= 0; i++) {
-		if (i->if_index == 1)
+	for (size_t i = 0; i < n && r >= 0; i++) {
+		if (list[i].ifindex == 1)
 			continue;
-		r = attach_one(s, i->if_index, PLACE_IN, replace, rec);
-		n += r > 0;
+		r = attach_one(s, list[i].ifindex, PLACE_IN, replace, rec);
+		count += r > 0;
 		if (r >= 0) {
-			r = attach_one(s, i->if_index, PLACE_OUT, replace, rec);
-			n += r > 0;
+			r = attach_one(s, list[i].ifindex, PLACE_OUT, replace, rec);
+			count += r > 0;
 		}
 	}
-	if_freenameindex(list);
-	return r < 0 ? r : n;
+	return r < 0 ? r : count;
 }
 
 static int lookup_record(const struct capture *c, uint32_t number, struct wr_pod_record *ret)
@@ -111,6 +86,13 @@ static int store_record(const struct capture *c, uint32_t number, const struct w
 	return bpf_map_update_elem(c->maps[MAP_PODREC], &number, rec, BPF_ANY) < 0 ? -errno : 0;
 }
 
+__u32 pod_flags(const struct capture *c, __u32 now)
+{
+	now &= ~(WR_POD_OPEN | WR_POD_LINK_COUNT | WR_POD_LINK_OFF);
+	return now | (c->open_on_loss ? WR_POD_OPEN : 0) | (c->anti_spoof == ANTI_SPOOF_COUNT ? WR_POD_LINK_COUNT : 0) |
+	       (c->anti_spoof == ANTI_SPOOF_OFF ? WR_POD_LINK_OFF : 0);
+}
+
 /* What policy says of the pod stays. */
 static int set_mode(const struct capture *c, uint32_t number, enum wr_pod_mode mode)
 {
@@ -119,7 +101,7 @@ static int set_mode(const struct capture *c, uint32_t number, enum wr_pod_mode m
 	if (bpf_map_lookup_elem(c->maps[MAP_PODCFG], &number, &p) < 0)
 		return -errno;
 	p.mode = mode;
-	p.flags = (p.flags & ~WR_POD_OPEN) | (c->open_on_loss ? WR_POD_OPEN : 0);
+	p.flags = pod_flags(c, p.flags);
 	return bpf_map_update_elem(c->maps[MAP_PODCFG], &number, &p, BPF_ANY) < 0 ? -errno : 0;
 }
 
@@ -157,26 +139,42 @@ static int open_listeners(const struct capture *c, const int passed[3], int fds[
 	return 0;
 }
 
-/* Everything that happens inside the pod's namespace. The record is stored before and after, so that whatever
- * was made is known even if the process dies between. */
-static int attach_inside(struct capture *c, const struct capture_pod *pod, const int passed[3],
-			 struct wr_pod_record *rec, int fds[3], char **ret_error)
+/* Everything that happens inside the pod's namespace. */
+static int attach_inside(struct instances *s, const struct capture_pod *pod, const int passed[3],
+			 struct wr_pod_record *rec, int fds[3], struct interface **ret_list, size_t *ret_n,
+			 char **ret_error)
 {
 	_cleanup_(netns_leave) struct netns_guard g = {-1};
-	_cleanup_(instances_done) struct instances s = {.c = c, .number = pod->number, .fds = {-1, -1, -1}};
-	int r = netns_enter(pod->netns_fd, &g), stored;
+	int r = netns_enter(pod->netns_fd, &g);
 
 	if (r < 0)
 		return capture_fail(ret_error, r, "cannot enter the pod's network namespace: %s", strerror(-r));
 	r = netns_prepare(&rec->made, ret_error);
 	if (r == 0)
-		r = open_listeners(c, passed, fds, ret_error);
-	if (r == 0) {
-		r = attach_all(&s, true, rec);
-		if (r < 0)
-			capture_fail(ret_error, r, "cannot attach the programs (%s): %s", c->tcx ? "tcx" : "clsact",
-				     strerror(-r));
-	}
+		r = open_listeners(s->c, passed, fds, ret_error);
+	if (r < 0)
+		return r;
+	r = interfaces_list(ret_list, ret_n);
+	if (r < 0)
+		return capture_fail(ret_error, r, "cannot list the pod's interfaces: %s", strerror(-r));
+	r = attach_all(s, *ret_list, *ret_n, true, rec);
+	if (r < 0)
+		return capture_fail(ret_error, r, "cannot attach the programs (%s): %s", s->c->tcx ? "tcx" : "clsact",
+				    strerror(-r));
+	return 0;
+}
+
+/* The record is stored before and after, so that whatever was made is known even if the process dies between. */
+static int attach_programs(struct capture *c, const struct capture_pod *pod, const int passed[3],
+			   struct wr_pod_record *rec, int fds[3], char **ret_error)
+{
+	_cleanup_(instances_done) struct instances s = INSTANCES(c, pod->number);
+	_cleanup_free_ struct interface *list = NULL;
+	size_t n = 0;
+	int r = attach_inside(&s, pod, passed, rec, fds, &list, &n, ret_error), stored;
+
+	if (r == 0)
+		r = node_end_attach(&s, pod->netns_fd, list, n, true, ret_error);
 	stored = store_record(c, pod->number, rec);
 	return r < 0 ? r : stored;
 }
@@ -190,20 +188,32 @@ static int forget(struct capture *c, uint32_t number)
 	link_remove_pins(c, number);
 	policy_forget(c, number);
 	(void)bpf_map_delete_elem(c->maps[MAP_COUNT], &number);
+	(void)addresses_sync(c, number, NULL, 0);
+	(void)bpf_map_delete_elem(c->maps[MAP_LINKREC], &number);
 	(void)bpf_map_delete_elem(c->maps[MAP_PODREC], &number);
 	return r;
+}
+
+/* What was made for the pod's former record is still to be undone. */
+static void keep_made(struct wr_pod_record *rec, const struct wr_pod_record *old)
+{
+	rec->made = old->made;
+	memcpy(rec->clsact, old->clsact, sizeof(rec->clsact));
 }
 
 /* The other number under which this namespace is attached, 0 for none. Two sets of programs must not stay. */
 static uint32_t former_number(const struct capture *c, uint32_t number, struct wr_pod_record *rec)
 {
+	struct wr_link_record link;
 	struct wr_pod_record old;
 
 	for (uint32_t n = 1; n < CAPTURE_MAX_PODS; n++) {
 		if (n == number || lookup_record(c, n, &old) < 0 || old.netns_cookie != rec->netns_cookie)
 			continue;
-		rec->made = old.made;
-		memcpy(rec->clsact, old.clsact, sizeof(rec->clsact));
+		keep_made(rec, &old);
+		link_record(c, n, &link);
+		link.addresses = 0;
+		(void)link_record_store(c, number, &link);
 		return n;
 	}
 	return 0;
@@ -217,8 +227,7 @@ static bool adopt(struct capture *c, uint32_t number, struct wr_pod_record *rec)
 
 	if (lookup_record(c, number, &old) == 0) {
 		if (old.netns_cookie == rec->netns_cookie) {
-			rec->made = old.made;
-			memcpy(rec->clsact, old.clsact, sizeof(rec->clsact));
+			keep_made(rec, &old);
 			return true;
 		}
 		(void)capture_pod_detach(c, number, -1);
@@ -236,13 +245,18 @@ static int describe(const struct capture_pod *pod, struct wr_pod_record *rec)
 	return r;
 }
 
-static int enter_maps(struct capture *c, uint32_t number, const struct wr_pod_record *rec)
+int capture_pod_set_addresses(struct capture *c, uint32_t number, const struct ip_addr *addrs, size_t n)
 {
-	int r = make_counters(c, number);
+	return addresses_sync(c, number, addrs, n);
+}
 
-	if (r == 0 && bpf_map_update_elem(c->maps[MAP_PODS], &rec->netns_cookie, &number, BPF_ANY) < 0)
+static int enter_maps(struct capture *c, const struct capture_pod *pod, const struct wr_pod_record *rec)
+{
+	int r = make_counters(c, pod->number);
+
+	if (r == 0 && bpf_map_update_elem(c->maps[MAP_PODS], &rec->netns_cookie, &pod->number, BPF_ANY) < 0)
 		r = -errno;
-	return r;
+	return r < 0 ? r : addresses_sync(c, pod->number, pod->addrs, pod->n_addrs);
 }
 
 int capture_pod_attach(struct capture *c, const struct capture_pod *pod, const int listeners[3], int ret_listeners[3],
@@ -267,11 +281,11 @@ int capture_pod_attach(struct capture *c, const struct capture_pod *pod, const i
 	if (r == 0)
 		r = pins_make_dir(dir);
 	if (r == 0)
-		r = enter_maps(c, pod->number, &rec);
+		r = enter_maps(c, pod, &rec);
 	if (r < 0)
 		capture_fail(ret_error, r, "cannot write the pod's entries: %s", strerror(-r));
 	if (r == 0)
-		r = attach_inside(c, pod, listeners, &rec, fds, ret_error);
+		r = attach_programs(c, pod, listeners, &rec, fds, ret_error);
 	if (r == 0 && pod->modes)
 		(void)capture_pod_set_modes(c, pod->number, pod->modes);
 	if (r == 0)
@@ -295,24 +309,32 @@ int capture_pod_attach(struct capture *c, const struct capture_pod *pod, const i
 	return r;
 }
 
-int capture_pod_refresh(struct capture *c, uint32_t number, int netns_fd)
+static int refresh_inside(struct instances *s, int netns_fd, struct wr_pod_record *rec, struct interface **ret_list,
+			  size_t *ret_n)
 {
 	_cleanup_(netns_leave) struct netns_guard g = {-1};
-	_cleanup_(instances_done) struct instances s = {.c = c, .number = number, .fds = {-1, -1, -1}};
-	struct wr_pod_record rec;
-	int r = lookup_record(c, number, &rec);
+	int r = netns_enter(netns_fd, &g);
 
 	if (r == 0)
-		r = netns_enter(netns_fd, &g);
+		r = interfaces_list(ret_list, ret_n);
+	return r < 0 ? r : attach_all(s, *ret_list, *ret_n, false, rec);
+}
+
+int capture_pod_refresh(struct capture *c, uint32_t number, int netns_fd)
+{
+	_cleanup_(instances_done) struct instances s = INSTANCES(c, number);
+	_cleanup_free_ struct interface *list = NULL;
+	struct wr_pod_record rec;
+	int r = lookup_record(c, number, &rec), ends, stored;
+	size_t n = 0;
+
+	if (r == 0)
+		r = refresh_inside(&s, netns_fd, &rec, &list, &n);
 	if (r < 0)
 		return r;
-	r = attach_all(&s, false, &rec);
-	if (r > 0) {
-		int stored = store_record(c, number, &rec);
-
-		return stored < 0 ? stored : r;
-	}
-	return r;
+	ends = node_end_attach(&s, netns_fd, list, n, false, NULL);
+	stored = r > 0 ? store_record(c, number, &rec) : 0;
+	return stored < 0 ? stored : ends < 0 ? ends : r + ends;
 }
 
 static int change_mode(struct capture *c, uint32_t number, enum wr_pod_mode mode)
@@ -334,37 +356,47 @@ int capture_pod_resume(struct capture *c, uint32_t number)
 }
 
 /* In the pod's namespace; its filters, rules, routes and sysctls. */
-static int restore_inside(struct wr_pod_record *rec, int netns_fd)
+static int restore_inside(struct wr_pod_record *rec, int netns_fd, struct interface **ret_list, size_t *ret_n)
 {
 	_cleanup_(netns_leave) struct netns_guard g = {-1};
-	struct if_nameindex *list;
+	int r = netns_enter(netns_fd, &g);
+
+	if (r < 0)
+		return r;
+	(void)interfaces_list(ret_list, ret_n);
+	for (size_t i = 0; i < *ret_n; i++)
+		link_remove_clsact((*ret_list)[i].ifindex, made_qdisc(rec, (*ret_list)[i].ifindex));
+	return netns_restore(&rec->made);
+}
+
+static int restore(struct capture *c, uint32_t number, struct wr_pod_record *rec, const struct wr_link_record *link,
+		   int netns_fd)
+{
+	_cleanup_free_ struct interface *list = NULL;
+	size_t n = 0;
 	int r;
 
 	if (!capture_is_netns(netns_fd, rec->netns_cookie))
 		return -ESTALE;
-	r = netns_enter(netns_fd, &g);
-	if (r < 0)
-		return r;
-	list = if_nameindex();
-	for (struct if_nameindex *i = list; i && i->if_index; i++)
-		link_remove_clsact(i->if_index, made_qdisc(rec, i->if_index));
-	if (list)
-		if_freenameindex(list);
-	return netns_restore(&rec->made);
+	r = restore_inside(rec, netns_fd, &list, &n);
+	node_end_detach(c, number, netns_fd, list, n, link);
+	return r;
 }
 
 int capture_pod_detach(struct capture *c, uint32_t number, int netns_fd)
 {
 	struct wr_pod_record rec = {};
+	struct wr_link_record link;
 	int r = lookup_record(c, number, &rec), first;
 
 	if (!number || number >= CAPTURE_MAX_PODS)
 		return -EINVAL;
+	link_record(c, number, &link);
 	first = forget(c, number);
 	if (r == 0)
 		(void)bpf_map_delete_elem(c->maps[MAP_PODS], &rec.netns_cookie);
 	if (r == 0 && netns_fd >= 0) {
-		r = restore_inside(&rec, netns_fd);
+		r = restore(c, number, &rec, &link, netns_fd);
 		first = first ? first : r;
 	}
 	return first == -ENOENT ? 0 : first;

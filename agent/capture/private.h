@@ -25,6 +25,8 @@ enum wr_map {
 	MAP_EVENTS,
 	MAP_PROBE_PORTS,
 	MAP_PROBE_FLOWS,
+	MAP_PODIP,
+	MAP_LINKREC,
 	MAP_MAX_,
 };
 extern const char *const map_names[MAP_MAX_];
@@ -35,6 +37,7 @@ struct capture {
 	int maps[MAP_MAX_];
 	uint32_t tw_rcv_nxt; /* see struct wr_pod_constants; found at the first load */
 	bool open_on_loss, every_probe, tcx, sockops, readonly, swept;
+	enum anti_spoof anti_spoof;
 	char *assume_missing;
 	/* Objects as last applied, for what their successors no longer have: by uid and by hostname. */
 	struct table workloads, services;
@@ -69,17 +72,30 @@ void policy_forget(const struct capture *c, uint32_t number);
 struct cJSON;
 /* Adds to an object each map's content under a name of its own, and "maps": what the maps themselves are. */
 void dump_maps(const struct capture *c, struct cJSON *o);
+/* --- pod.c --- */
+/* Flags of wr_podcfg: `now`, with the command line's part as it is given. */
+__u32 pod_flags(const struct capture *c, __u32 now);
 
 /* --- program.c: one instance for one pod --- */
 enum place {
 	PLACE_OUT,
 	PLACE_IN,
 	PLACE_LO,
+	PLACE_LINK, /* the node's end of an interface, outside the pod's namespace */
 	PLACE_MAX_,
 };
 extern const char *const place_names[PLACE_MAX_];
-/* Loads the place's program with the pod's number; a descriptor or -errno. */
-int program_load(struct capture *c, enum place where, uint32_t number);
+/* Programs loaded so far for one attach or refresh: each place once, whatever the number of interfaces. */
+struct instances {
+	struct capture *c;
+	uint32_t number;
+	int32_t netns_id; /* of the pod as the node's namespace calls it; for PLACE_LINK alone */
+	int fds[PLACE_MAX_];
+};
+#define INSTANCES(capture, pod) ((struct instances){.c = (capture), .number = (pod), .fds = {-1, -1, -1, -1}})
+/* The place's program with the pod's number: a descriptor that stays the instances', or -errno. */
+int instances_get(struct instances *s, enum place where);
+void instances_done(struct instances *s);
 
 /* --- link.c: a program at an interface of the current network namespace --- */
 /* struct bpf_link_info of a TCX link, whose part is newer than the kernel headers of Debian 12. */
@@ -92,13 +108,22 @@ struct attachment {
 	unsigned ifindex;
 	enum place where;
 };
+/* There, in whichever of the two ways this capture attaches. */
 bool link_attached(const struct attachment *a);
+/* There in either way: for whoever reads what another process attached. */
+bool link_there(const struct attachment *a);
 /* Attaches or replaces. *ret_made_clsact is set when the qdisc was made for it. */
 int link_attach(const struct attachment *a, int prog_fd, bool *ret_made_clsact);
-/* Whether our clsact filter is there, whatever the capture uses otherwise. */
-bool link_has_clsact(unsigned ifindex, enum place where);
-/* Removes our clsact filters from the interface, and the qdisc if `made` and nobody else uses it. */
+/* Our clsact filter's program, whatever the capture uses otherwise; 0: there is none. */
+__u32 link_filter(unsigned ifindex, enum place where);
+/* Removes our clsact filters from a pod's interface, and the qdisc if `made` and nobody else uses it. */
 void link_remove_clsact(unsigned ifindex, bool made);
+/* Removes our filter or pinned link from the node's end, and the qdisc likewise. */
+void link_remove_node_end(const struct attachment *a, bool made);
+/* The witness right behind pod_link: an unpinned TCX link's descriptor, or a filter; 0 or -errno for that. */
+int link_witness_tcx(const struct attachment *watched, int prog_fd);
+int link_witness_filter(unsigned ifindex, int prog_fd, bool *ret_made_clsact);
+void link_remove_witness(unsigned ifindex, bool made);
 /* Removes the pod's pinned links and its folder. */
 void link_remove_pins(const struct capture *c, uint32_t number);
 bool link_tcx_supported(void);
@@ -120,6 +145,44 @@ int netns_restore(uint32_t *made);
 /* --- rtnetlink.c: rule and route in the current namespace --- */
 int route_rule(bool add, int family);
 int route_local(bool add, int family);
+
+/* --- interfaces.c: those of the current network namespace --- */
+struct interface {
+	unsigned ifindex;
+	unsigned link;	    /* of what it hangs on, such as a veth's other end; 0: nothing */
+	int32_t link_netns; /* where that is, as this namespace calls it; -1: here */
+	bool ethernet;
+	uint8_t mac[6];
+	char name[16], kind[16]; /* kind "": not a virtual one */
+};
+int interfaces_list(struct interface **ret, size_t *ret_n);
+/* Those of another one. */
+int interfaces_of(int netns_fd, struct interface **ret, size_t *ret_n);
+int interface_get(unsigned ifindex, struct interface *ret);
+/* What this namespace calls another one; -ENOENT: it has no name for it. */
+int interfaces_netns_id(int netns_fd, int32_t *ret);
+
+/* --- node_end.c: in the node's network namespace; `list` are the pod's interfaces --- */
+/* Attaches to every node's end that lacks the program, to all with `replace`; takes it away with --anti-spoof=off. The
+ * number of attachments made, or -errno. */
+int node_end_attach(struct instances *s, int netns_fd, const struct interface *list, size_t n, bool replace,
+		    char **ret_error);
+/* Removes filters, and qdiscs that are ours by the record. */
+void node_end_detach(struct capture *c, uint32_t number, int netns_fd, const struct interface *list, size_t n,
+		     const struct wr_link_record *rec);
+/* What is known of the pod's link; all zero when nothing is. */
+void link_record(const struct capture *c, uint32_t number, struct wr_link_record *ret);
+int link_record_store(const struct capture *c, uint32_t number, const struct wr_link_record *rec);
+/* The node's end of the pod's interface, or NULL with *ret_why: none, "" when the interface does not lead out of the
+ * pod by itself. */
+const struct interface *node_end_of(const struct interface *i, int netns_fd, struct interface *buf,
+				    const char **ret_why);
+
+/* --- addresses.c --- */
+/* Exactly these are the pod's from now on. -E2BIG: the map is full. */
+int addresses_sync(const struct capture *c, uint32_t number, const struct ip_addr *addrs, size_t n);
+void addresses_each(const struct capture *c, uint32_t number, void (*fn)(void *arg, const struct ip_addr *a),
+		    void *arg);
 
 /* --- listener.c --- */
 int listener_open(const struct capture *c, uint16_t port, char **ret_error);

@@ -4,6 +4,7 @@
 #include "private.h"
 #include "engine/base/cleanup.h"
 #include "bpf/pod_in.skel.h"
+#include "bpf/pod_link.skel.h"
 #include "bpf/pod_lo.skel.h"
 #include "bpf/pod_out.skel.h"
 
@@ -12,7 +13,8 @@
 #include <fcntl.h>
 #include <string.h>
 
-const char *const place_names[PLACE_MAX_] = {[PLACE_OUT] = "out", [PLACE_IN] = "in", [PLACE_LO] = "lo"};
+const char *const place_names[PLACE_MAX_] = {
+	[PLACE_OUT] = "out", [PLACE_IN] = "in", [PLACE_LO] = "lo", [PLACE_LINK] = "link"};
 
 static struct bpf_object *open_object(enum place where)
 {
@@ -28,6 +30,9 @@ static struct bpf_object *open_object(enum place where)
 		break;
 	case PLACE_LO:
 		bytes = pod_lo__elf_bytes(&size);
+		break;
+	case PLACE_LINK:
+		bytes = pod_link__elf_bytes(&size);
 		break;
 	case PLACE_MAX_:
 		break;
@@ -85,9 +90,8 @@ static int find_offsets(struct capture *c)
 	return 0;
 }
 
-int program_load(struct capture *c, enum place where, uint32_t number)
+static int load(struct capture *c, enum place where, struct wr_pod_constants constants)
 {
-	struct wr_pod_constants constants = {.number = number};
 	struct bpf_program *prog;
 	struct bpf_object *obj;
 	struct bpf_map *map;
@@ -117,4 +121,19 @@ int program_load(struct capture *c, enum place where, uint32_t number)
 out:
 	bpf_object__close(obj);
 	return r;
+}
+
+void instances_done(struct instances *s)
+{
+	for (int i = 0; i < PLACE_MAX_; i++)
+		if (s->fds[i] >= 0)
+			close(s->fds[i]);
+}
+
+int instances_get(struct instances *s, enum place where)
+{
+	if (s->fds[where] < 0)
+		s->fds[where] =
+			load(s->c, where, (struct wr_pod_constants){.number = s->number, .netns_id = s->netns_id});
+	return s->fds[where];
 }

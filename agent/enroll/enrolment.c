@@ -21,7 +21,7 @@
 #define FOREIGN_AFTER_MS 400
 /* Between "new connections bypass" and closing the listeners: handshakes under way are finished first. */
 #define SETTLE_MS 100
-#define ADDRESSES_MAX 16
+#define ADDRESSES_MAX 64
 
 const char *const enrolment_states[] = {"pending", "enrolled", "draining", "refused"};
 
@@ -98,16 +98,30 @@ static void drop_identity(struct enrolment *e)
 	e->spiffe = NULL;
 }
 
+/* The manifest's, or what its namespace has when that names none; buf may hold them. -errno: not to be told now. */
+static int own_addresses(const struct enrolment *e, struct ip_addr buf[ADDRESSES_MAX], const struct ip_addr **ret)
+{
+	const struct workload *w = e->workload;
+
+	*ret = w->addrs_in_status ? w->addrs : buf;
+	return w->addrs_in_status ? (int)w->n_addrs : netns_addresses(e->netns_fd, buf, ADDRESSES_MAX);
+}
+
+/* To capture, which lets the pod send from them alone, and to the model when it has them from nowhere else. */
 static void report_addresses(struct enrolment *e)
 {
-	struct ip_addr found[ADDRESSES_MAX];
-	int n;
+	struct ip_addr buf[ADDRESSES_MAX];
+	const struct ip_addr *own;
+	int n = own_addresses(e, buf, &own), r;
 
-	if (e->workload->addrs_in_status)
+	if (n < 0)
 		return;
-	n = netns_addresses(e->netns_fd, found, ADDRESSES_MAX);
-	if (n >= 0)
-		e->all->cfg.found_addresses(e->all->cfg.arg, e->uid, found, (size_t)n);
+	r = e->all->retired ? 0 : capture_pod_set_addresses(e->all->cfg.capture, e->number, own, (size_t)n);
+	if (r < 0)
+		log_error("enroll", "%s/%s: not all of its %d addresses are taken as its own: %s",
+			  e->workload->namespace_, e->workload->name, n, strerror(-r));
+	if (!e->workload->addrs_in_status)
+		e->all->cfg.found_addresses(e->all->cfg.arg, e->uid, own, (size_t)n);
 }
 
 /* What capture cannot undo it forgets all the same: there is nothing to ask for again. */
@@ -132,8 +146,10 @@ static int attach(struct enrolment *e, struct tls_identity *id, char **ret_error
 				 .netns_fd = e->netns_fd,
 				 .modes = &modes};
 	struct engine_pod_config ep = {.number = e->number, .workload = e->workload, .identity = id};
-	int fds[3], r;
+	struct ip_addr buf[ADDRESSES_MAX];
+	int fds[3], r = own_addresses(e, buf, &cp.addrs);
 
+	cp.n_addrs = r > 0 ? (size_t)r : 0;
 	r = capture_pod_attach(p->cfg.capture, &cp, e->offered, fds, ret_error);
 	if (r < 0)
 		return r;
@@ -384,6 +400,8 @@ static void stay(struct enrolment *e)
 	}
 	engine_pod_set_workload(e->all->cfg.engine, e->number, e->workload);
 	kernel_follow(e);
+	if (e->workload->addrs_in_status)
+		report_addresses(e);
 	set_state(e, POD_ENROLLED, "%s", "");
 }
 

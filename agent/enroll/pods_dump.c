@@ -72,7 +72,7 @@ struct cJSON *pods_dump(const struct pods *p)
 	cJSON *array = cJSON_CreateArray(), *addrs;
 	struct table_iter it = {0};
 	struct enrolment *e;
-	char ip[64];
+	char ip[64], link[160];
 
 	while ((e = table_next(&p->by_uid, &it))) {
 		const struct workload *w = e->workload;
@@ -90,6 +90,10 @@ struct cJSON *pods_dump(const struct pods *p)
 		if (e->reason && *e->reason)
 			cJSON_AddStringToObject(o, "reason", e->reason);
 		cJSON_AddStringToObject(o, "identity", w->identity);
+		if (e->in_engine)
+			cJSON_AddStringToObject(
+				o, "link",
+				capture_pod_link(p->cfg.capture, e->number, e->netns_fd, link, sizeof(link)));
 		cJSON_AddItemToArray(array, o);
 	}
 	return array;

@@ -110,3 +110,19 @@ struct {
 	__type(key, struct wr_flow);
 	__type(value, struct wr_probe_flow);
 } wr_probe_flows SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, CAPTURE_MAX_ADDRESSES);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct wr_podip_key);
+	__type(value, __u32);
+} wr_podip SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, CAPTURE_MAX_PODS);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, struct wr_link_record);
+} wr_linkrec SEC(".maps");

@@ -3,15 +3,16 @@
 #pragma once
 
 #define BPF_F_CURRENT_NETNS (-1)
+#define STATE_SYN_SENT 2
 #define STATE_TIME_WAIT 6
 #define STATE_LISTEN 10
 #define STATE_NEW_SYN_RECV 12
 #define SOCK_STREAM 1
 
 /* The socket that would receive a packet from (src, sport) to (dst, dport): established, request, TIME_WAIT
- * or listening. */
-static __always_inline struct bpf_sock *socket_at(struct __sk_buff *skb, const struct packet *p, __u16 sport,
-						  __u16 dport)
+ * or listening. netns: an id that the network namespace of the packet has given another one. */
+static __always_inline struct bpf_sock *socket_in(struct __sk_buff *skb, const struct packet *p, __u16 sport,
+						  __u16 dport, __s32 netns)
 {
 	struct bpf_sock_tuple t = {};
 
@@ -20,13 +21,19 @@ static __always_inline struct bpf_sock *socket_at(struct __sk_buff *skb, const s
 		__builtin_memcpy(t.ipv6.daddr, &p->dst, 16);
 		t.ipv6.sport = bpf_htons(sport);
 		t.ipv6.dport = bpf_htons(dport);
-		return bpf_skc_lookup_tcp(skb, &t, sizeof(t.ipv6), BPF_F_CURRENT_NETNS, 0);
+		return bpf_skc_lookup_tcp(skb, &t, sizeof(t.ipv6), netns, 0);
 	}
 	__builtin_memcpy(&t.ipv4.saddr, &p->src.b[12], 4);
 	__builtin_memcpy(&t.ipv4.daddr, &p->dst.b[12], 4);
 	t.ipv4.sport = bpf_htons(sport);
 	t.ipv4.dport = bpf_htons(dport);
-	return bpf_skc_lookup_tcp(skb, &t, sizeof(t.ipv4), BPF_F_CURRENT_NETNS, 0);
+	return bpf_skc_lookup_tcp(skb, &t, sizeof(t.ipv4), netns, 0);
+}
+
+static __always_inline struct bpf_sock *socket_at(struct __sk_buff *skb, const struct packet *p, __u16 sport,
+						  __u16 dport)
+{
+	return socket_in(skb, p, sport, dport, BPF_F_CURRENT_NETNS);
 }
 
 /* What the agent or we wrote about a socket; WR_SOCK_NONE for one that is not full (request, TIME_WAIT). */

@@ -36,6 +36,7 @@ struct wr_addr {
 struct wr_pod_constants {
 	__u32 number;
 	__u32 tw_rcv_nxt; /* offset of what a TIME_WAIT socket expects next, in struct sock_common */
+	__s32 netns_id;	  /* pod_link only: the pod's network namespace as the node's calls it */
 };
 
 /* wr_podcfg: array by pod number. */
@@ -45,9 +46,11 @@ enum wr_pod_mode {
 	WR_POD_DRAINING, /* new connections pass, captured ones go on */
 };
 /* Flags. */
-#define WR_POD_OPEN 1u	     /* new connections pass while no agent listens */
-#define WR_POD_RESTRICTED 2u /* but not inbound: policy covers the pod */
-#define WR_POD_STRICT 4u     /* plaintext is refused, except on the ports that wr_mode names */
+#define WR_POD_OPEN 1u	       /* new connections pass while no agent listens */
+#define WR_POD_RESTRICTED 2u   /* but not inbound: policy covers the pod */
+#define WR_POD_STRICT 4u       /* plaintext is refused, except on the ports that wr_mode names */
+#define WR_POD_LINK_COUNT 256u /* --anti-spoof=count: pod_link counts and lets pass */
+#define WR_POD_LINK_OFF 512u   /* --anti-spoof=off: pod_link is not attached */
 struct wr_pod_config {
 	__u32 mode;
 	__u32 flags;
@@ -136,6 +139,13 @@ struct wr_mesh_key {
 #define WR_DEST_VIP 1u	      /* a Service's: captured even outside the mesh ranges */
 #define WR_DEST_UNENROLLED 2u /* a pod outside the mesh: never captured */
 
+/* wr_podip: hash of the addresses that each pod may send from; all pods together. */
+#define CAPTURE_MAX_ADDRESSES 16384
+struct wr_podip_key {
+	__u32 number;
+	struct wr_addr addr;
+};
+
 /* wr_count: per-CPU hash by pod number. */
 struct wr_count {
 	__u64 n[WR_COUNT_SLOTS];
@@ -166,4 +176,16 @@ struct wr_pod_record {
 	char namespace_[64];
 	char name[256];
 	char netns_path[256];
+};
+
+/* wr_linkrec: hash by pod number; the same of the node's end of its link. User space only. */
+struct wr_link_record {
+	__u32 addresses;		      /* of this pod in wr_podip */
+	__u32 clsact[CAPTURE_MAX_INTERFACES]; /* ifindexes on the node whose clsact qdisc is ours; 0: free */
+};
+
+/* link_witness: read-only data, and how many probes it can tell apart. */
+#define CAPTURE_MAX_PROBES 64
+struct wr_witness_constants {
+	__u16 first_port, to_port; /* host order */
 };

@@ -29,12 +29,17 @@
 /* clsact fallback: our filters' priority and handle. */
 #define WR_TC_PRIORITY 22354
 #define WR_TC_HANDLE 1
+/* The same on the node's end, where a filter that runs before ours could send the packet on. */
+#define WR_TC_LINK_PRIORITY 1
+#define WR_TC_LINK_HANDLE 0x5752
+/* Behind it: the witness of `warrenctl prove`. */
+#define WR_TC_WITNESS_PRIORITY 2
 
 #define WR_PORT_OUTBOUND 15001
 #define WR_PORT_INBOUND 15006
 #define WR_PORT_HBONE 15008
 
-/* <bpffs>/warren/<node>/v<abi>/: maps by name, app_socket (link), pods/<number>/<ifindex>_<in|out> (links).
+/* <bpffs>/warren/<node>/v<abi>/: maps by name, app_socket (link), pods/<number>/<ifindex>_<in|out|lo|link> (links).
  */
 #define WR_PIN_ROOT "warren"
 #define WR_ABI_VERSION 1

@@ -224,13 +224,18 @@ static inline unsigned leaked(int fd)
 /* Passes on the listeners that there are: after a first attach, a successor's. */
 static inline void attach(struct fixture *f)
 {
+	struct ip_addr addrs[2];
 	struct capture_pod pod = {.number = 7,
 				  .uid = "cluster//Pod/default/web",
 				  .namespace_ = "default",
 				  .name = "web",
-				  .netns_fd = f->pod};
+				  .netns_fd = f->pod,
+				  .addrs = addrs,
+				  .n_addrs = 2};
 	char *error = NULL;
 
+	assert_int_equal(ip_addr_parse(POD4, &addrs[0]), 0);
+	assert_int_equal(ip_addr_parse(POD6, &addrs[1]), 0);
 	if (capture_pod_attach(f->capture, &pod, f->listeners, f->listeners, &error) < 0)
 		fail_msg("attach: %s", error);
 }
@@ -242,6 +247,14 @@ static inline void close_listeners(struct fixture *f)
 			close(f->listeners[i]);
 		f->listeners[i] = -1;
 	}
+}
+
+/* As an agent whose namespace the world is: the node's end of the link is there. */
+static inline void attach_from_world(struct fixture *f)
+{
+	enter(f->world);
+	attach(f);
+	enter(f->home);
 }
 
 /* cfg: what differs from one test to another. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One packet, one program, its verdict and what it counted (BPF_PROG_TEST_RUN in a pod's namespace). Included by
- * tests/bpf/test_*.c that hold tables of such cases.
+ * One packet, one program, its verdict and what it counted (BPF_PROG_TEST_RUN in the namespace where the program
+ * belongs). Included by tests/bpf/test_*.c that hold tables of such cases.
  */
 #pragma once
 #include "netns_fixture.h"
@@ -25,7 +25,7 @@
 struct packet_case {
 	const char *what;
 	enum place where;
-	const char *packet, *dst;
+	const char *packet, *dst; /* "ADDRESS" from the pod, or "ADDRESS from ADDRESS" */
 	uint16_t port;
 	int verdict;
 	enum wr_reason counted;
@@ -68,9 +68,12 @@ static inline void add_ip(struct builder *p, const struct packet_case *c)
 	struct ip_addr dst, src;
 	uint8_t *ip = p->b + 14;
 	bool v6 = c->packet[0] == '6';
+	char to[64], from[64];
 
-	assert_int_equal(ip_addr_parse(c->dst, &dst), 0);
-	assert_int_equal(ip_addr_parse(v6 ? POD6 : POD4, &src), 0);
+	if (sscanf(c->dst, "%63s from %63s", to, from) < 2)
+		strcpy(from, v6 ? POD6 : POD4);
+	assert_int_equal(ip_addr_parse(to, &dst), 0);
+	assert_int_equal(ip_addr_parse(from, &src), 0);
 	p->b[12] = v6 ? 0x86 : 0x08;
 	p->b[13] = v6 ? 0xdd : 0x00;
 	if (v6) {
@@ -177,15 +180,15 @@ static inline void build(struct builder *p, const struct packet_case *c)
 		add_layer(p, *l, c->port, c->packet[0] == '6');
 }
 
-/* In the pod's namespace; what the packet has become goes back into the builder. */
-static inline int run_packet(struct fixture *f, int prog, struct builder *p)
+/* In the namespace `where`; what the packet has become goes back into the builder. */
+static inline int run_packet(struct fixture *f, int where, int prog, struct builder *p)
 {
 	uint8_t out[MAX_PACKET];
 	LIBBPF_OPTS(bpf_test_run_opts, opts, .data_in = p->b, .data_size_in = (__u32)p->len, .data_out = out,
 		    .data_size_out = sizeof(out));
 	int r;
 
-	enter(f->pod);
+	enter(where);
 	r = bpf_prog_test_run_opts(prog, &opts);
 	enter(f->home);
 	if (r < 0)
@@ -203,7 +206,7 @@ static inline void run_case(struct fixture *f, const int progs[PLACE_MAX_], cons
 	int verdict;
 
 	build(&p, c);
-	verdict = run_packet(f, progs[c->where], &p);
+	verdict = run_packet(f, c->where == PLACE_LINK ? f->world : f->pod, progs[c->where], &p);
 	if (counter(f, WR_REASON_DROP_ASSIGN_FAILED) != refused + assign)
 		fail_msg("%s: %s to a listener", c->what, assign ? "not handed" : "handed");
 	if (verdict != (assign ? DROP : c->verdict))
@@ -212,16 +215,25 @@ static inline void run_case(struct fixture *f, const int progs[PLACE_MAX_], cons
 		fail_msg("%s: not counted as reason %d", c->what, c->counted);
 }
 
+/* The pod's instance of a program of its own namespace; to be closed. */
+static inline int program_of(struct fixture *f, enum place where)
+{
+	struct instances s = INSTANCES(f->capture, 7);
+	int fd = instances_get(&s, where);
+
+	assert_true(fd >= 0);
+	return fd;
+}
+
 static inline void run_table(struct fixture *f, const struct packet_case *cases, size_t n)
 {
-	int progs[PLACE_MAX_];
+	_cleanup_(instances_done) struct instances s = INSTANCES(f->capture, 7);
 
-	for (int i = 0; i < PLACE_MAX_; i++) {
-		progs[i] = program_load(f->capture, (enum place)i, 7);
-		assert_true(progs[i] >= 0);
-	}
-	for (size_t i = 0; i < n; i++)
-		run_case(f, progs, &cases[i]);
+	enter(f->world);
+	assert_int_equal(interfaces_netns_id(f->pod, &s.netns_id), 0);
+	enter(f->home);
 	for (int i = 0; i < PLACE_MAX_; i++)
-		close(progs[i]);
+		assert_true(instances_get(&s, (enum place)i) >= 0);
+	for (size_t i = 0; i < n; i++)
+		run_case(f, s.fds, &cases[i]);
 }

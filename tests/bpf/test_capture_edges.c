@@ -148,13 +148,14 @@ static char *snapshot(struct fixture *f)
 	static const char cmd[] =
 		"ip rule; ip -6 rule; ip route show table all; ip -6 route show table all | grep 22354; "
 		"tc qdisc show; sysctl net.ipv4.conf.lo.accept_local net.ipv4.conf.lo.src_valid_mark; "
-		"bpftool net show 2>/dev/null | grep pod_; ls /sys/fs/bpf/warren/*/v1/pods | grep -w 7";
-	char *text = calloc(1, 16384);
+		"bpftool net show 2>/dev/null | grep pod_; ls /sys/fs/bpf/warren/%s/v%d/pods";
+	char *text = calloc(1, 16384), full[1024];
 	FILE *p;
 	size_t n;
 
+	snprintf(full, sizeof(full), cmd, f->node, WR_ABI_VERSION);
 	enter(f->pod);
-	p = popen(cmd, "r");
+	p = popen(full, "r");
 	assert_non_null(p);
 	n = fread(text, 1, 16383, p);
 	assert_true(n > 0);

@@ -164,7 +164,7 @@ static void refuse(struct fixture *f, int prog, const char *packet, uint32_t seq
 	for (int i = 0; i < 4; i++)
 		tcp[4 + i] = (uint8_t)(seq >> (24 - 8 * i));
 	out = in;
-	assert_int_equal(run_packet(f, prog, &out), REDIRECT);
+	assert_int_equal(run_packet(f, f->pod, prog, &out), REDIRECT);
 	check_answer(&in, &out, seq);
 }
 
@@ -174,7 +174,7 @@ static void test_bytes_of_the_answer(void **state)
 					      "6Sp", "6hS", "6hrxS", "6sSp", "6aS"};
 	static const uint32_t seqs[] = {0, 0x01020304, 0xffffffff, 0x80000000};
 	struct fixture *f = *state;
-	int prog = program_load(f->capture, PLACE_IN, 7);
+	int prog = program_of(f, PLACE_IN);
 
 	assert_true(prog >= 0);
 	set_modes(f, (struct capture_modes){.mode = MTLS_STRICT});
@@ -232,7 +232,7 @@ static void *watch_port(void *arg)
 
 	for (; !atomic_load(&w->stop); w->looked++) {
 		build(&p, &c);
-		w->refused += run_packet(w->f, w->prog, &p) == REDIRECT;
+		w->refused += run_packet(w->f, w->f->pod, w->prog, &p) == REDIRECT;
 	}
 	return NULL;
 }
@@ -241,7 +241,7 @@ static void *watch_port(void *arg)
 static void test_changes_have_no_gap(void **state)
 {
 	struct fixture *f = *state;
-	struct watcher w = {.f = f, .prog = program_load(f->capture, PLACE_IN, 7)};
+	struct watcher w = {.f = f, .prog = program_of(f, PLACE_IN)};
 	pthread_t thread;
 
 	assert_int_equal(pthread_create(&thread, NULL, watch_port, &w), 0);
@@ -361,7 +361,7 @@ static void test_first_of_each_caller_is_reported(void **state)
 	const struct packet_case a = {"", PLACE_IN, "4S", POD4, 8080, REDIRECT, WR_REASON_MTLS_REQUIRED},
 				 b = {"", PLACE_IN, "6S", POD6, 8081, REDIRECT, WR_REASON_MTLS_REQUIRED};
 	struct fixture *f = *state;
-	int progs[PLACE_MAX_] = {[PLACE_IN] = program_load(f->capture, PLACE_IN, 7)};
+	int progs[PLACE_MAX_] = {[PLACE_IN] = program_of(f, PLACE_IN)};
 	struct reports r = {0};
 	char text[IP_PORT_STRLEN];
 

@@ -110,7 +110,7 @@ def test_every_command(m):
     eventually(lambda: ctl(m, "status").code == OK, 5, "enrolled again")
     known = {o for o, _, _ in commands()}
     check(known == {"status", "doctor", "pod", "workload", "service", "connection", "tunnel", "memory", "certificate", "bpf", "config",
-                    "policy", "log"}, "objects", known)
+                    "policy", "log", "prove"}, "objects", known)
 
 
 def test_show_list_and_short_names(m):
@@ -266,11 +266,11 @@ def test_bpf_as_text(m):
     for part in ("wanted and attached", "programs", "links", "pods", "maps"):
         check("\n%s\n" % part in r.out, part, r.out[:1500])
     check(": all is as wanted" in r.out and "NOT" not in r.out, "nothing is missing", r.out[:1500])
-    check({"pod_out", "pod_in", "pod_lo"} <= {p["name"] for p in dump["programs"]}, "the pod's programs", dump["programs"])
+    check({"pod_out", "pod_in", "pod_lo", "pod_link"} <= {p["name"] for p in dump["programs"]}, "the pod's programs", dump["programs"])
     for p in dump["programs"]:
         check(re.search(r"^  %d: \w+  name %s  tag [0-9a-f]{16}  " % (p["id"], p["name"]), r.out, re.M), "a line each", p, r.out)
     links = dump["pods"][0]["links"]
-    check({(x["interface"], x["place"]) for x in links} == {("lo", "lo"), ("eth0", "in"), ("eth0", "out")}, "wanted links", links)
+    check({(x["interface"], x["place"]) for x in links} == {("lo", "lo"), ("eth0", "in"), ("eth0", "out"), ("v10", "link")}, "wanted links", links)
     check(all(x["attached"] and x["wanted"] and x["prog_id"] for x in links), "attached", links)
     names = {x["name"] for x in dump["maps"]}
     check(names == set(re.findall(r"  name (wr_\w+)  key ", r.out)) and "wr_dest" in names, "maps", names)

@@ -20,7 +20,8 @@
 static struct {
 	int attach, add, detach; /* what the next call answers */
 	unsigned attached, detached, drained, resumed, removed;
-	uint32_t number; /* of the last attach or detach */
+	uint32_t number;  /* of the last attach or detach */
+	size_t addresses; /* that the pod may send from */
 	void (*done)(void *arg, uint32_t number);
 	struct capture_leftover left;
 	/* In their order: A attached, W a workload to the workers, R relaxed, M modes, P probes. */
@@ -56,6 +57,7 @@ int capture_pod_attach(struct capture *c, const struct capture_pod *pod, const i
 	fake.number = pod->number;
 	fake.modes = *pod->modes;
 	tell('A');
+	fake.addresses = pod->n_addrs;
 	if (fake.attach < 0)
 		return fake.attach;
 	for (int i = 0; i < 3; i++)
@@ -86,6 +88,25 @@ int capture_close_socket(int netns_fd, const struct capture_socket *s)
 	(void)netns_fd;
 	(void)s;
 	return -ENOENT;
+}
+
+int capture_pod_set_addresses(struct capture *c, uint32_t number, const struct ip_addr *addrs, size_t n)
+{
+	(void)c;
+	(void)number;
+	(void)addrs;
+	fake.addresses = n;
+	return 0;
+}
+
+const char *capture_pod_link(const struct capture *c, uint32_t number, int netns_fd, char *buf, size_t size)
+{
+	(void)c;
+	(void)number;
+	(void)netns_fd;
+	(void)buf;
+	(void)size;
+	return "enforced";
 }
 
 int capture_pod_drain(struct capture *c, uint32_t number)
@@ -374,6 +395,32 @@ static void leftover_that_stays_out_leaves_capture(void **state)
 	assert_int_equal(fake.attached, 0);
 }
 
+static void apply_addresses(size_t n)
+{
+	struct model_delta *d = model_delta_new();
+	struct workload *w = pod(true, false);
+
+	w->addrs = calloc(n, sizeof(*w->addrs));
+	assert_non_null(w->addrs);
+	w->n_addrs = n;
+	assert_int_equal(model_delta_add_workload(d, w), 0);
+	pods_apply(pods, d);
+	model_delta_free(d);
+}
+
+/* What the manifest says is what the pod may send from: at once when it is enrolled, and when that changes. */
+static void addresses_follow_the_manifest(void **state)
+{
+	(void)state;
+	start();
+	apply_addresses(1);
+	run_for(20);
+	assert_int_equal(enrolment()->state, POD_ENROLLED);
+	assert_int_equal(fake.addresses, 1);
+	apply_addresses(2);
+	assert_int_equal(fake.addresses, 2);
+}
+
 /* Wanted again before its connections were told: nothing of it has left, nothing has to join. */
 static void label_off_and_on_again_keeps_the_pod_in(void **state)
 {
@@ -573,6 +620,7 @@ static void passed_listeners_that_nobody_serves_are_closed(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(addresses_follow_the_manifest, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(leftover_gets_its_number_again, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(leftover_of_another_namespace_goes, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(leftover_that_stays_out_leaves_capture, set_up, tear_down),

@@ -60,6 +60,7 @@ static void defaults_hold(void **state)
 	assert_int_equal(o.readiness_port, 15021);
 	assert_true(o.workers >= 1);
 	assert_int_equal(o.n_mesh_cidrs, 0);
+	assert_string_equal(o.anti_spoof, "enforce");
 	assert_false(o.takeover);
 }
 
@@ -71,9 +72,10 @@ static void values_are_read(void **state)
 	assert_int_equal(PARSE(&o, NEEDED, "--drain", "500ms", "--dial-timeout=2m", "--buffer-limit=128Mi",
 			       "--takeover", "--mesh-cidr=10.0.0.0/8,fd00::/8", "--mesh-cidr=192.168.0.0/16",
 			       "--mesh-cidr", "172.16.0.0/12", "--log=debug,json", "--access-log=/var/log/warren,json",
-			       "--on-agent-loss=open", "--probe-exemption=node-sockets",
-			       "--assume-missing=tcx,sockops"),
+			       "--on-agent-loss=open", "--probe-exemption=node-sockets", "--assume-missing=tcx,sockops",
+			       "--anti-spoof=count"),
 			 0);
+	assert_string_equal(o.anti_spoof, "count");
 	assert_int_equal(o.drain_ms, 500);
 	assert_int_equal(o.dial_timeout_ms, 120000);
 	assert_int_equal(o.buffer_limit, 128 << 20);
@@ -137,6 +139,8 @@ static void wrong_values_name_themselves(void **state)
 		const char *arg, *name;
 	} wrong[] = {
 		{"--workers=many", "workers"},
+		{"--anti-spoof=maybe", "anti-spoof"},
+		{"--anti-spoof=", "anti-spoof"},
 		{"--workers=300", "workers"},
 		{"--workers=-1", "workers"},
 		{"--drain=5", "drain"},

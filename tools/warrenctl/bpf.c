@@ -149,9 +149,9 @@ static void print_links(const cJSON *dump)
 
 static void print_pods(const cJSON *dump)
 {
-	static const struct column made = {"", "made", AS_TEXT};
+	static const struct column made = {"", "made", AS_TEXT}, own = {"", "addresses", AS_TEXT};
 	const cJSON *p, *i;
-	char name[400], list[128];
+	char name[400], list[128], addrs[1024];
 
 	printf("\npods\n");
 	cJSON_ArrayForEach(p, member(dump, "pods")) {
@@ -161,6 +161,7 @@ static void print_pods(const cJSON *dump)
 		printf("\tnetns %s  inode %.0f  cookie %s\n", text_of(p, "netns"), number_of(p, "netns_inode"),
 		       text_of(p, "netns_cookie"));
 		printf("\tuid %s  made there %s\n", text_of(p, "uid"), field_text(p, &made, list, sizeof(list)));
+		printf("\tlink %s  may send from %s\n", text_of(p, "link"), field_text(p, &own, addrs, sizeof(addrs)));
 		cJSON_ArrayForEach(i, member(p, "counters"))
 			printf("\t%-28s %.0f\n", i->string ? i->string : "", i->valuedouble);
 	}

@@ -103,6 +103,12 @@ int local_bpf(struct ctl *c, cJSON **ret);
 /* name NULL: every pod, and once none is left what the node itself keeps in the kernel. No agent can start on half of
  * it. */
 int local_release(struct ctl *c, const char *name);
+int local_prove(struct ctl *c, const char *name);
+
+/* --- prove.c: what gets around the agent. CTL_OK: nothing; CTL_NOT_SO: something, printed either way; else a code
+ * with the reason remembered --- */
+struct capture;
+int prove(struct ctl *c, struct capture *cap, const char *name);
 
 /* --- unpin.c --- */
 

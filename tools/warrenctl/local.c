@@ -13,6 +13,48 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 
+static int open_pins(struct ctl *c, struct capture **ret)
+{
+	_cleanup_free_ char *error = NULL;
+	int r = client_find_pins(c);
+
+	if (r)
+		return r;
+	r = capture_open_readonly(c->node, c->pin_dir, ret, &error);
+	if (r < 0)
+		return ctl_error(c, r == -ENOENT ? CTL_NO_AGENT : CTL_MISSING, "%s", error ? error : strerror(-r));
+	return CTL_OK;
+}
+
+/* A row for each captured pod that could get around the agent: its link has no end here that is watched. Without pins
+ * there is none to tell of. */
+static void add_links(struct ctl *c, cJSON *probe)
+{
+	struct capture *cap = NULL;
+	cJSON *dump, *o;
+	const cJSON *p;
+	char text[400];
+
+	if (open_pins(c, &cap))
+		return;
+	dump = capture_dump(cap);
+	cJSON_ArrayForEach(p, member(dump, "pods")) {
+		if (!strcmp(text_of(p, "link"), "enforced"))
+			continue;
+		o = cJSON_CreateObject();
+		cJSON_AddStringToObject(o, "name", "link");
+		cJSON_AddBoolToObject(o, "present", false);
+		cJSON_AddBoolToObject(o, "required", false);
+		cJSON_AddStringToObject(o, "link", text_of(p, "link"));
+		snprintf(text, sizeof(text), "no way around the agent for %.64s/%.128s: its link is %s",
+			 text_of(p, "namespace"), text_of(p, "name"), text_of(p, "link"));
+		cJSON_AddStringToObject(o, "needed_for", text);
+		cJSON_AddItemToArray(probe, o);
+	}
+	cJSON_Delete(dump);
+	capture_close(cap);
+}
+
 int local_doctor(struct ctl *c)
 {
 	cJSON *probe = capture_probe(NULL), *i;
@@ -20,6 +62,7 @@ int local_doctor(struct ctl *c)
 
 	if (!probe)
 		return ctl_error(c, CTL_BROKEN, "out of memory");
+	add_links(c, probe);
 	cJSON_ArrayForEach(i, probe) {
 		missing |= !is_true(i, "present") && is_true(i, "required");
 	}
@@ -36,17 +79,22 @@ int local_doctor(struct ctl *c)
 	return missing ? CTL_MISSING : CTL_OK;
 }
 
-static int open_pins(struct ctl *c, struct capture **ret)
+/* The namespace an earlier agent recorded, if its path still names the same one. */
+static int open_recorded(const struct capture_leftover *l)
 {
-	_cleanup_free_ char *error = NULL;
-	int r = client_find_pins(c);
+	_cleanup_close_ int fd = *l->netns_path ? open(l->netns_path, O_RDONLY | O_CLOEXEC) : -1;
 
-	if (r)
-		return r;
-	r = capture_open_readonly(c->node, c->pin_dir, ret, &error);
-	if (r < 0)
-		return ctl_error(c, r == -ENOENT ? CTL_NO_AGENT : CTL_MISSING, "%s", error ? error : strerror(-r));
-	return CTL_OK;
+	if (fd < 0 || !capture_is_netns(fd, l->netns_cookie))
+		return -1;
+	return take_fd(fd);
+}
+
+static void add_link(struct capture *cap, const struct capture_leftover *l, cJSON *o)
+{
+	_cleanup_close_ int netns = open_recorded(l);
+	char buf[160];
+
+	cJSON_AddStringToObject(o, "link", capture_pod_link(cap, l->number, netns, buf, sizeof(buf)));
 }
 
 int local_pods(struct ctl *c, cJSON **ret)
@@ -60,9 +108,10 @@ int local_pods(struct ctl *c, cJSON **ret)
 	if (r)
 		return r;
 	r = capture_leftovers(cap, &left, &n);
-	capture_close(cap);
-	if (r < 0)
+	if (r < 0) {
+		capture_close(cap);
 		return ctl_error(c, CTL_MISSING, "cannot read the pins: %s", strerror(-r));
+	}
 	array = cJSON_CreateArray();
 	for (size_t i = 0; i < n; i++) {
 		cJSON *o = cJSON_CreateObject();
@@ -77,9 +126,11 @@ int local_pods(struct ctl *c, cJSON **ret)
 		cJSON_AddStringToObject(o, "name", slash ? slash + 1 : left[i].uid);
 		cJSON_AddStringToObject(o, "netns", left[i].netns_path);
 		cJSON_AddStringToObject(o, "state", c->silent ? "captured, agent silent" : "captured, no agent");
+		add_link(cap, &left[i], o);
 		cJSON_AddItemToArray(array, o);
 	}
 	free(left);
+	capture_close(cap);
 	*ret = array;
 	return CTL_OK;
 }
@@ -101,16 +152,6 @@ static bool named(const char *uid, const char *name)
 	const char *at = strstr(uid, "//Pod/"), *full = at ? at + 6 : uid, *slash = strchr(full, '/');
 
 	return !name || !strcmp(uid, name) || !strcmp(full, name) || (slash && !strcmp(slash + 1, name));
-}
-
-/* The namespace an earlier agent recorded, if its path still names the same one. */
-static int open_recorded(const struct capture_leftover *l)
-{
-	_cleanup_close_ int fd = *l->netns_path ? open(l->netns_path, O_RDONLY | O_CLOEXEC) : -1;
-
-	if (fd < 0 || !capture_is_netns(fd, l->netns_cookie))
-		return -1;
-	return take_fd(fd);
 }
 
 /* Takes the pods of that name out of capture: how many there were, or -errno; *ret_left is how many others
@@ -215,5 +256,17 @@ int local_release(struct ctl *c, const char *name)
 		cJSON_Delete(removed);
 	else
 		print_released(c, count, removed);
+	return r;
+}
+
+int local_prove(struct ctl *c, const char *name)
+{
+	struct capture *cap = NULL;
+	int r = open_pins(c, &cap);
+
+	if (r)
+		return r;
+	r = prove(c, cap, name);
+	capture_close(cap);
 	return r;
 }
