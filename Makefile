@@ -43,6 +43,7 @@ SKELS := $(BPF_SRCS:bpf/%.bpf.c=$(B)/bpf/%.skel.h)
 UNIT := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(wildcard tests/unit/test_*.c))
 BPF_TESTS := $(patsubst tests/bpf/%.c,$(B)/tests/bpf/%,$(wildcard tests/bpf/*.c))
 TEST_TOOLS := $(patsubst tests/lib/%.c,$(B)/tests/%,$(wildcard tests/lib/*.c))
+INTEROP_TOOLS := $(patsubst tests/interop/%.c,$(B)/tests/interop/%,$(wildcard tests/interop/*.c))
 BENCH_TOOLS := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/*.c))
 FUZZERS := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 BINARIES := $(B)/warren-agent $(B)/warrenctl
@@ -84,7 +85,7 @@ test-san: deps ## the suite under ASan+UBSan, then under TSan, with small bulk s
 .PHONY: binaries
 binaries: $(BINARIES)
 
-test-programs: $(UNIT) $(BPF_TESTS) $(TEST_TOOLS)
+test-programs: $(UNIT) $(BPF_TESTS) $(TEST_TOOLS) $(INTEROP_TOOLS)
 
 unit: $(UNIT) ## the unit tests alone
 	$(Q)r=0; for t in $(UNIT); do ./$$t || r=1; done; exit $$r
@@ -163,6 +164,10 @@ $(B)/tests/bpf/%: tests/bpf/%.c $(SKELS) $(CAPTURE_OBJS) $(B)/libengine.a
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d $< $(CAPTURE_OBJS) $(B)/libengine.a -lcmocka $(LIBS_ENGINE) $(LIBS_AGENT) -o $@
 
+$(B)/tests/interop/%: tests/interop/%.c $(B)/libengine.a
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d $< $(B)/libengine.a $(LIBS_ENGINE) -o $@
+
 $(B)/tests/%: tests/lib/%.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d $< -lcrypto -lpthread -o $@
@@ -178,4 +183,4 @@ build/fuzz/%: tests/fuzz/%.c $(ENGINE_SRCS)
 	$(Q)$(CLANG) $(CPPFLAGS) -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined $(LLHTTP_CFLAGS) $< $(ENGINE_SRCS) $(LLHTTP_SRCS) $(LIBS_ENGINE) -o $@
 
 -include $(ENGINE_OBJS:.o=.d) $(AGENT_OBJS:.o=.d) $(CAPTURE_OBJS:.o=.d) $(CTL_OBJS:.o=.d)
--include $(addsuffix .d,$(UNIT) $(BPF_TESTS) $(TEST_TOOLS) $(BENCH_TOOLS))
+-include $(addsuffix .d,$(UNIT) $(BPF_TESTS) $(TEST_TOOLS) $(INTEROP_TOOLS) $(BENCH_TOOLS))

@@ -216,8 +216,9 @@ class Process:
 
 
 class Pod:
-    def __init__(self, mesh, name, node, number, labels, account, enrolled, foreign):
+    def __init__(self, mesh, name, node, number, labels, account, enrolled, foreign, namespace):
         self.mesh, self.name, self.node, self.account, self.enrolled = mesh, name, node, account, enrolled
+        self.namespace = namespace
         self.labels = dict(labels or {}, app=(labels or {}).get("app", name))
         self.foreign = foreign  # an address outside the mesh ranges, unknown to the manifests
         base = (192, 0, 2) if foreign else (10, 77, node)
@@ -232,7 +233,7 @@ class Pod:
 
     @property
     def identity(self):
-        return "spiffe://%s/ns/%s/sa/%s" % (self.mesh.trust_domain, self.mesh.namespace, self.account)
+        return "spiffe://%s/ns/%s/sa/%s" % (self.mesh.trust_domain, self.namespace, self.account)
 
     def address(self, family=4):
         return self.ip if family == 4 else self.ip6 if family == 6 else "::ffff:" + self.ip
@@ -265,6 +266,19 @@ class Pod:
     def start(self, *args, name=None, **kw):
         return Process(self.mesh, name or self.name + "-" + os.path.basename(args[0]), args, netns=self.netns, **kw)
 
+    def outcome(self, address, port, timeout=5.0):
+        """"ok", "reset", "refused", "timeout" or "closed": what the app sees of one connection to an echo server."""
+        try:
+            with self.connect(address, port, timeout) as s:
+                s.sendall(b"hello")
+                return "ok" if s.recv(5) == b"hello" else "closed"
+        except ConnectionResetError:
+            return "reset"
+        except ConnectionRefusedError:
+            return "refused"
+        except (socket.timeout, TimeoutError):
+            return "timeout"
+
     def sh(self, *args, check_rc=True, **kw):
         return run("nsenter", "--net=" + self.netns, *args, check_rc=check_rc, **kw)
 
@@ -284,7 +298,7 @@ class Pod:
         if self.enrolled is not None:
             labels[LABEL] = "ambient" if self.enrolled else "none"
         return {"apiVersion": "v1", "kind": "Pod",
-                "metadata": {"name": self.name, "namespace": self.mesh.namespace, "labels": labels,
+                "metadata": {"name": self.name, "namespace": self.namespace, "labels": labels,
                              "uid": "uid-%s-%s" % (self.mesh.id, self.name),
                              "annotations": dict({"warren.dev/netns": self.netns}, **self.annotations)},
                 "spec": dict({"nodeName": self.mesh.node_name(self.node), "serviceAccountName": self.account,
@@ -553,9 +567,9 @@ class Mesh:
         """(namespace path, interface) of the link between two nodes, for a capture."""
         return self.node_netns(a), "to-n%d" % b
 
-    def pod(self, name, node, labels=None, account=None, enrolled=None, foreign=False, known=True, ips=None):
+    def pod(self, name, node, labels=None, account=None, enrolled=None, foreign=False, known=True, ips=None, namespace=None):
         number = len(self.pods) + 10
-        p = Pod(self, name, node, number, labels, account or name, enrolled, foreign)
+        p = Pod(self, name, node, number, labels, account or name, enrolled, foreign, namespace or self.namespace)
         if ips:
             p.ip, p.ip6 = ips
         p.known = known and not foreign
@@ -612,8 +626,9 @@ class Mesh:
         os.rename(hidden, path)
 
     def apply(self, ambient=True):
-        self.write("namespace.yaml", {"apiVersion": "v1", "kind": "Namespace", "metadata": {
-            "name": self.namespace, "labels": {LABEL: "ambient"} if ambient else {}}})
+        self.write("namespace.yaml", *[{"apiVersion": "v1", "kind": "Namespace", "metadata": {
+            "name": n, "labels": {LABEL: "ambient"} if ambient else {}}}
+            for n in sorted({self.namespace} | {p.namespace for p in self.pods.values()})])
         self.write("services.yaml", *self.services.values())
         for p in self.pods.values():
             if p.known:

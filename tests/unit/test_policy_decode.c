@@ -259,13 +259,37 @@ static void the_root_namespace_and_the_annotations(void **state)
 	assert_string_equal(p->created, "2024-01-01T00:00:00Z");
 	policy_unref(p);
 	cJSON_Delete(tree);
-	tree = tree_of("AuthorizationPolicy", "istio-system", ", annotations: {istio.io/dry-run: 'yes'}",
+	tree = tree_of("AuthorizationPolicy", "istio-system", ", annotations: {istio.io/dry-run: 'False'}",
 		       "{selector: {matchLabels: {a: b}}}");
 	assert_int_equal(policy_decode(&c, tree, &trust, &p), 0);
 	assert_true(p->scope == SCOPE_WORKLOAD && p->every_namespace && !p->dry_run);
-	assert_non_null(strstr(c.reason, "istio.io/dry-run"));
 	policy_unref(p);
 	cJSON_Delete(tree);
+}
+
+static void a_dry_run_that_is_unclear(void **state)
+{
+	static const struct {
+		const char *value, *spec, *why;
+	} table[] = {
+		{"'yes'", "{}", "metadata.annotations[istio.io/dry-run]: must be true or false, not yes"},
+		{"''", "{}", "must be true or false"},
+		{"'true'", "{action: AUDIT}", "only goes with action ALLOW or DENY"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		_cleanup_free_ char *annotation = NULL;
+		struct check c = {0};
+		struct policy *p;
+		cJSON *tree;
+
+		assert_true(asprintf(&annotation, ", annotations: {istio.io/dry-run: %s}", table[i].value) > 0);
+		tree = tree_of("AuthorizationPolicy", "shop", annotation, table[i].spec);
+		assert_int_equal(policy_decode(&c, tree, &trust, &p), -EINVAL);
+		assert_non_null(strstr(c.reason, table[i].why));
+		cJSON_Delete(tree);
+	}
 }
 
 /* --- what is refused --- */
@@ -603,6 +627,7 @@ int main(void)
 		cmocka_unit_test(conditions_are_groups_of_one),
 		cmocka_unit_test(the_shape_of_a_policy),
 		cmocka_unit_test(the_root_namespace_and_the_annotations),
+		cmocka_unit_test(a_dry_run_that_is_unclear),
 		cmocka_unit_test(what_is_refused),
 		cmocka_unit_test(what_warns),
 		cmocka_unit_test(a_refused_policy_closes_its_readable_scope),

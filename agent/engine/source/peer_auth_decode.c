@@ -97,6 +97,13 @@ int peer_auth_decode(struct check *c, const cJSON *tree, const struct trust *t, 
 	if (!check_object(c, tree, "", "spec", false) || !check_near(c, "spec", spec, fields) ||
 	    !scope_check_selector(c, spec))
 		return -EINVAL;
+	if (decode_annotation(tree, "istio.io/dry-run")) {
+		check_refuse(
+			c, tree,
+			"metadata.annotations[istio.io/dry-run]: a PeerAuthentication cannot be tried: it would be "
+			"in force; leave it out");
+		return -EINVAL;
+	}
 	p = new_scoped(tree, t);
 	if (!p)
 		return -ENOMEM;

@@ -463,6 +463,32 @@ static int read_targets(struct reader *r, const cJSON *spec)
 	return check_object(r->c, spec, "spec", "targetRef", true) ? check_target(r, one, "spec.targetRef") : -EINVAL;
 }
 
+/* What Istio takes for true (1) and false (0): the words of Go's strconv.ParseBool. */
+static int truth_of(const char *text)
+{
+	static const char *const words[][6] = {{"0", "f", "F", "false", "FALSE", "False"},
+					       {"1", "t", "T", "true", "TRUE", "True"}};
+
+	for (int truth = 0; text && truth < 2; truth++)
+		for (size_t i = 0; i < ARRAY_SIZE(words[truth]); i++)
+			if (!strcmp(text, words[truth][i]))
+				return truth;
+	return -EINVAL;
+}
+
+/* A mistake here could enforce what was to be tried, or the other way round. */
+static int check_dry_run(struct reader *r, const cJSON *tree)
+{
+	static const char path[] = "metadata.annotations[istio.io/dry-run]";
+	const char *text = decode_annotation(tree, "istio.io/dry-run");
+
+	if (text && truth_of(text) < 0)
+		return refused(r, tree, "%s: must be true or false, not %.40s", path, text);
+	if (text && r->p->action != POLICY_ALLOW && r->p->action != POLICY_DENY)
+		return refused(r, tree, "%s: only goes with action ALLOW or DENY", path);
+	return 0;
+}
+
 static struct policy *new_scoped(const cJSON *tree, const struct trust *t)
 {
 	struct policy *p = policy_new();
@@ -471,8 +497,7 @@ static struct policy *new_scoped(const cJSON *tree, const struct trust *t)
 	if (!p || scope_decode(tree, t, &to) < 0)
 		return policy_unref(p);
 	p->every_namespace = scope_is_root(tree, t);
-	p->dry_run = decode_annotation(tree, "istio.io/dry-run") &&
-		     !strcmp(decode_annotation(tree, "istio.io/dry-run"), "true");
+	p->dry_run = truth_of(decode_annotation(tree, "istio.io/dry-run")) == 1;
 	return p;
 }
 
@@ -480,7 +505,6 @@ int policy_decode(struct check *c, const cJSON *tree, const struct trust *t, str
 {
 	static const char *const fields[] = {"selector", "targetRef", "targetRefs", "action",
 					     "provider", "rules",     NULL};
-	const char *dry_run = decode_annotation(tree, "istio.io/dry-run");
 	const cJSON *spec = get(tree, "spec");
 	struct reader r = {c, t, NULL};
 	int e;
@@ -488,13 +512,12 @@ int policy_decode(struct check *c, const cJSON *tree, const struct trust *t, str
 	if (!check_object(c, tree, "", "spec", false) || !check_near(c, "spec", spec, fields) ||
 	    !scope_check_selector(c, spec))
 		return -EINVAL;
-	if (dry_run && strcmp(dry_run, "true") && strcmp(dry_run, "false"))
-		check_warn(c, tree, "metadata.annotations[istio.io/dry-run]: neither true nor false: ignored");
 	r.p = new_scoped(tree, t);
 	if (!r.p)
 		return -ENOMEM;
 	e = read_targets(&r, spec);
 	e = e ? e : read_action(&r, spec);
+	e = e ? e : check_dry_run(&r, tree);
 	e = e ? e : read_rules(&r, spec);
 	if (e < 0) {
 		policy_unref(r.p);

@@ -85,6 +85,40 @@ static int add_with_domain(struct values *v, const char *domain, const char *res
 	return add_match(v, text);
 }
 
+static bool ends_like(const char *domain, const char *suffix, size_t n)
+{
+	size_t len = strlen(domain);
+
+	return len >= n && !memcmp(domain + len - n, suffix, n);
+}
+
+/* "*-old/ns/a/sa/b": if that is one of the local domain's names, the others are meant as well. */
+static int add_by_suffix(struct values *v, const char *text, size_t n)
+{
+	const struct trust *t = v->trust;
+	bool local = ends_like(t->domain, text + 1, n - 1);
+	int r = add_match(v, text);
+
+	for (size_t i = 0; i < t->n_aliases; i++)
+		local |= ends_like(t->aliases[i], text + 1, n - 1);
+	if (r == 0 && local && !ends_like(t->domain, text + 1, n - 1))
+		r = add_with_domain(v, t->domain, text + n);
+	for (size_t i = 0; i < t->n_aliases && r == 0 && local; i++)
+		if (!ends_like(t->aliases[i], text + 1, n - 1))
+			r = add_with_domain(v, t->aliases[i], text + n);
+	return r;
+}
+
+/* Only then the first piece is the end of a trust domain, and not that of another piece. */
+static bool has_five_pieces(const char *text)
+{
+	size_t slashes = 0;
+
+	for (; *text; text++)
+		slashes += *text == '/';
+	return slashes == 4;
+}
+
 /* The trust domain at the start of a text, which ends in '/' or with it: under every name of the local one if it is
  * that, so that policies outlive a migration. */
 static int add_expanded(struct values *v, const char *text)
@@ -93,6 +127,8 @@ static int add_expanded(struct values *v, const char *text)
 	size_t n = strcspn(text, "/");
 	int r;
 
+	if (t && *text == '*' && n > 1 && has_five_pieces(text))
+		return add_by_suffix(v, text, n);
 	if (!t || !is_local(t, text, n))
 		return add_match(v, text);
 	r = add_with_domain(v, t->domain, text + n);
