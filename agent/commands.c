@@ -129,6 +129,8 @@ static void status_counted(void *arg, cJSON *rows)
 	list = cJSON_AddArrayToObject(o, "alarms");
 	source_alarms(n->source, list);
 	pods_alarms(n->pods, list);
+	trust_keeper_alarms(n->keeper, list);
+	cert_store_alarms(n->certs, list);
 	cJSON_AddItemToObject(o, "without", cJSON_Duplicate(n->without, true));
 	pods = cJSON_AddObjectToObject(o, "pods");
 	cJSON_AddNumberToObject(pods, "enrolled", counts.enrolled);
@@ -139,6 +141,7 @@ static void status_counted(void *arg, cJSON *rows)
 	cJSON_AddNumberToObject(o, "tunnels", tunnels);
 	cJSON_AddNumberToObject(o, "workers", (double)n->o.workers);
 	cJSON_AddStringToObject(o, "ca", ca_describe(n->ca));
+	cJSON_AddStringToObject(o, "ca_folder", ca_path(n->ca));
 	add_source(o, n);
 	cJSON_AddItemToObject(o, "counters", counters());
 	admin_reply(k->call, o);
@@ -282,11 +285,6 @@ static void memory_show(void *arg, struct admin_call *c)
 	engine_dump(((struct node *)arg)->engine, "memory", dumped, c);
 }
 
-static void certificate_list(void *arg, struct admin_call *c)
-{
-	admin_reply(c, cert_store_dump(((struct node *)arg)->certs));
-}
-
 static void bpf_show(void *arg, struct admin_call *c)
 {
 	struct node *n = arg;
@@ -428,7 +426,6 @@ int node_register_commands(struct node *n)
 		{"service list", service_list},
 		{"connection list", connection_list},
 		{"tunnel list", tunnel_list},
-		{"certificate list", certificate_list},
 		{"bpf show", bpf_show},
 		{"config list", config_list},
 		{"config dump", config_dump},

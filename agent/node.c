@@ -33,14 +33,6 @@ int node_fail(int error, const char *fmt, ...)
 
 /* --- the parts' callbacks --- */
 
-static void identity_renewed(void *arg, struct tls_identity *id)
-{
-	struct node *n = arg;
-
-	if (n->pods)
-		pods_set_identity(n->pods, id);
-}
-
 static void found_addresses(void *arg, const char *uid, const struct ip_addr *addrs, size_t count)
 {
 	struct node *n = arg;
@@ -216,38 +208,14 @@ static int start_capture(struct node *n)
 	return 0;
 }
 
-static bool holds(const char *dir, const char *name)
-{
-	_cleanup_free_ char *path = NULL;
-
-	if (asprintf(&path, "%s/%s", dir, name) < 0) {
-		path = NULL;
-		return false;
-	}
-	return !access(path, F_OK);
-}
-
-static int start_ca(struct node *n)
-{
-	const char *dir = n->o.ca + 4;
-	_cleanup_free_ char *error = NULL;
-	int r;
-
-	n->ca_made = !holds(dir, "root-cert.pem");
-	r = ca_open_dir(dir, n->o.trust_domain, (unsigned)(n->o.cert_ttl_ms / 1000), &n->ca, &error);
-
-	if (r < 0)
-		return node_fail(r, "--ca: %s", error ? error : strerror(-r));
-	return cert_store_new(n->ca, n->loop, identity_renewed, n, &n->certs);
-}
-
 static int start_engine(struct node *n)
 {
 	struct engine_config ec = {.workers = (unsigned)n->o.workers,
 				   .buffer_limit = n->o.buffer_limit,
 				   .tunnel_congestion = n->o.tunnel_congestion,
 				   .dial_timeout_ms = (unsigned)n->o.dial_timeout_ms,
-				   .trust_domain = n->o.trust_domain,
+				   .tunnel_max_age_ms = n->o.tunnel_max_age_ms,
+				   .trust = trust_keeper_trust(n->keeper),
 				   .cluster_id = n->o.cluster_id,
 				   .network = n->o.network,
 				   .source_binding = *n->o.source_binding == 'o'   ? BINDING_OFF
@@ -326,6 +294,7 @@ static int start_doors(struct node *n)
 		return node_fail(r, "%s: %s", n->socket_path, strerror(-r));
 	r = node_register_commands(n);
 	r = r < 0 ? r : node_register_policy_commands(n);
+	r = r < 0 ? r : node_register_certificate_commands(n);
 	if (r < 0 || n->readiness_fd < 0)
 		return r;
 	r = readiness_new(n->loop, take_fd(n->readiness_fd), ready, n, &n->readiness);
@@ -350,7 +319,7 @@ static int become_the_agent(struct node *n)
 	int r = n->o.takeover ? 0 : node_lock(n);
 
 	r = r < 0 ? r : bind_readiness(n);
-	r = r < 0 ? r : start_ca(n);
+	r = r < 0 ? r : node_start_identities(n);
 	if (!n->o.takeover)
 		return r;
 	r = r < 0 ? r : inherit(n);
@@ -416,9 +385,8 @@ struct node *node_free(struct node *n)
 	admin_free(n->admin);
 	source_free(n->source);
 	pods_free(n->pods);
-	cert_store_free(n->certs);
+	node_stop_identities(n);
 	capture_close(n->capture);
-	ca_free(n->ca);
 	model_free(n->model);
 	accesslog_close();
 	if (n->signals.fd >= 0)

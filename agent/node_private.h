@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the files of agent/ share: node.c (life), lock.c (who may be this node's agent), shutdown.c (its end),
- * hints.c (what the log tells people), denied.c (what the kernel refused), commands.c and policy_commands.c (what
- * warrenctl asks). Everything here belongs to the control thread.
+ * hints.c (what the log tells people), denied.c (what the kernel refused), identities.c (CA and certificates),
+ * commands.c, policy_commands.c and certificate_commands.c (what warrenctl asks). Everything here belongs to the
+ * control thread.
  */
 #pragma once
 #include "agent/capture/capture.h"
@@ -11,6 +12,8 @@
 #include "engine/base/cleanup.h"
 #include "engine/base/log.h"
 #include "engine/identity/ca.h"
+#include "engine/identity/cert_store.h"
+#include "engine/identity/trust_keeper.h"
 #include "engine/io/loop.h"
 #include "engine/model/model.h"
 #include "engine/proxy/engine.h"
@@ -24,6 +27,10 @@ struct node {
 	struct loop *loop;
 	struct ca *ca;
 	struct cert_store *certs;
+	struct trust_keeper *keeper;
+	const char *domains[64]; /* our trust domain, and its aliases behind it */
+	size_t n_domains;
+	char *domains_text;
 	struct capture *capture;
 	struct engine *engine;
 	struct model *model;
@@ -88,6 +95,12 @@ void node_say_left(const struct node *n);
 /* Has the engine tell what the kernel refuses. 0, or -errno after a line that says why. */
 int node_watch_denials(struct node *n);
 
-/* --- commands.c, policy_commands.c; 0 or -ENOMEM --- */
+/* --- identities.c --- */
+/* CA, trust and certificates; what is wrong is printed. 0 or -errno. */
+int node_start_identities(struct node *n);
+void node_stop_identities(struct node *n);
+
+/* --- commands.c, policy_commands.c, certificate_commands.c; 0 or -ENOMEM --- */
 int node_register_commands(struct node *n);
 int node_register_policy_commands(struct node *n);
+int node_register_certificate_commands(struct node *n);

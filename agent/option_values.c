@@ -96,6 +96,11 @@ bool value_is_path(const char *v)
 	return v[0] == '/';
 }
 
+bool value_is_path_or_none(const char *v)
+{
+	return !*v || value_is_path(v);
+}
+
 /* What the kernel has loaded; a name that it does not know would be without effect, in silence. */
 bool value_is_congestion(const char *v)
 {

@@ -20,6 +20,7 @@ bool value_is_bad_mesh(const char *v);
 bool value_is_dns_domain(const char *v);
 bool value_is_dir(const char *v);
 bool value_is_path(const char *v);
+bool value_is_path_or_none(const char *v);
 bool value_is_loss(const char *v);
 bool value_is_binding(const char *v);
 bool value_is_probe_exemption(const char *v);

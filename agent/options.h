@@ -10,11 +10,11 @@
 struct options {
 	const char *node, *source, *ca, *trust_domain, *cluster_id, *network, *cluster_domain, *run_dir, *pin_dir;
 	const char *trust_domain_aliases, *root_namespace, *l7_deny, *bad_mesh_policy, *anti_spoof;
-	const char *assume_missing, *log, *access_log, *on_agent_loss, *tunnel_congestion, *exclude_ports;
+	const char *assume_missing, *log, *access_log, *on_agent_loss, *tunnel_congestion, *exclude_ports, *crl;
 	const char *source_binding, *probe_exemption;
 	const char *mesh_cidrs[OPTIONS_CIDRS_MAX]; /* none: every address */
 	size_t n_mesh_cidrs;
-	uint64_t workers, drain_ms, dial_timeout_ms, cert_ttl_ms, buffer_limit, readiness_port;
+	uint64_t workers, drain_ms, dial_timeout_ms, cert_ttl_ms, tunnel_max_age_ms, buffer_limit, readiness_port;
 	bool takeover;
 	/* Not the default: the mesh's own settings do not count. */
 	bool trust_domain_given, trust_domain_aliases_given, root_namespace_given;

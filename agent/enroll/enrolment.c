@@ -224,8 +224,10 @@ static void attempt_failed(struct enrolment *e, int r, const char *error)
 {
 	/* A killed predecessor's sockets may outlive its lock for a moment: foreign is what stays. */
 	bool foreign = r == -EADDRINUSE && !e->removals && e->retry_ms >= FOREIGN_AFTER_MS;
+	/* Somebody took its certificates back: for an alarm, and no reason to hold readiness up. */
+	bool revoked = r == -EKEYREVOKED;
 
-	set_state(e, foreign ? POD_REFUSED : POD_PENDING, "%s", error ? error : strerror(-r));
+	set_state(e, foreign || revoked ? POD_REFUSED : POD_PENDING, "%s", error ? error : strerror(-r));
 	if (!e->removals)
 		drop_number(e);
 	retry_later(e);

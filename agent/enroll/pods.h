@@ -6,7 +6,7 @@
  */
 #pragma once
 #include "agent/capture/capture.h"
-#include "engine/identity/ca.h"
+#include "engine/identity/cert_store.h"
 #include "engine/model/model.h"
 #include "engine/proxy/engine.h"
 

@@ -22,7 +22,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	memcpy(text, data, size);
 	text[size] = 0;
-	if (!tls_identity_new(text, text, text, &identity, &error))
+	if (!tls_identity_new(text, text, &identity, &error))
 		tls_identity_unref(identity);
 	free(text);
 	return 0;

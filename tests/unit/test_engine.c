@@ -7,6 +7,7 @@
 #include "engine/base/cleanup.h"
 #include "engine/base/clock.h"
 #include "engine/identity/ca.h"
+#include "engine/identity/trust.h"
 #include "engine/io/loop.h"
 #include "engine/proxy/engine.h"
 #include "engine/telemetry/accesslog.h"
@@ -41,6 +42,7 @@ static struct engine *engine;
 static struct loop *control;
 static pthread_t control_thread;
 static struct ca *ca;
+static struct trust *trust;
 static struct tls_identity *client_id, *server_id;
 static struct workload *client_w, *server_w;
 static int app_fd = -1;
@@ -202,10 +204,11 @@ static int set_up(void **state)
 	struct engine_config cfg = {.workers = 2,
 				    .buffer_limit = 64 << 20,
 				    .dial_timeout_ms = 2000,
-				    .trust_domain = "cluster.local",
 				    .cluster_id = "Kubernetes",
 				    .network = "",
 				    .claim_socket = claim};
+	static const char *const domains[] = {"cluster.local"};
+	struct trust_config tc = {.domains = domains, .n_domains = 1};
 	char dir[] = "/tmp/wr-test-engine-XXXXXX", *error = NULL;
 	struct workload *plain_w = workload("plain", PLAIN, TUNNEL_NONE);
 	struct model_delta *d = model_delta_new();
@@ -226,6 +229,9 @@ static int set_up(void **state)
 	assert_int_equal(ca_open_dir(dir, "cluster.local", 3600, &ca, &error), 0);
 	client_w = workload("client", CLIENT, TUNNEL_HBONE);
 	server_w = workload("server", SERVER, TUNNEL_HBONE);
+	tc.roots_pem = ca_roots(ca);
+	assert_int_equal(trust_new(&tc, &trust), 0);
+	cfg.trust = trust;
 	assert_int_equal(ca_issue(ca, client_w->identity, &client_id, &error), 0);
 	assert_int_equal(ca_issue(ca, server_w->identity, &server_id, &error), 0);
 	assert_int_equal(loop_new(&control), 0);
@@ -259,6 +265,7 @@ static int tear_down(void **state)
 	tls_identity_unref(server_id);
 	workload_unref(client_w);
 	workload_unref(server_w);
+	trust_unref(trust);
 	ca_free(ca);
 	close(app_fd);
 	accesslog_close();
@@ -612,7 +619,7 @@ static void a_retry_gets_no_time_of_its_own(void **state)
 
 static void a_pod_without_connections_drains_at_once(void **state)
 {
-	struct tls_verify verify = {.expected = server_id->spiffe};
+	struct tls_verify verify = {.trust = trust, .expected = server_id->spiffe};
 	SSL *ssl;
 	int fd;
 
@@ -645,7 +652,7 @@ static int threads(void)
 /* One of two workers gets a thread: nothing of it, of the pod or of the question is left. */
 static void a_failed_start_leaves_nothing(void **state)
 {
-	struct engine_config cfg = {.workers = 2, .claim_socket = claim};
+	struct engine_config cfg = {.workers = 2, .claim_socket = claim, .trust = trust};
 	int before = threads(), fd = listen_at(PLAIN, 87, false);
 	struct engine *whole = engine;
 	atomic_int n = 0;
@@ -667,9 +674,51 @@ static void a_failed_start_leaves_nothing(void **state)
 	assert_true(atomic_load(&n) > 0);
 }
 
+/* Roots that are gone end what rests on them, and nothing new begins; roots that come back serve again. */
+static void lost_trust_ends_live_tunnels(void **state)
+{
+	static const char *const domains[] = {"cluster.local"};
+	char dir[] = "/tmp/wr-test-engine-XXXXXX", *error = NULL, byte;
+	uint64_t before = reason_counter(WR_REASON_TLS_UNKNOWN_CA);
+	struct trust_config tc = {.domains = domains, .n_domains = 1};
+	struct trust *other_trust = NULL;
+	struct sockaddr_in peer;
+	struct ca *other = NULL;
+	int client, app;
+
+	(void)state;
+	assert_non_null(mkdtemp(dir));
+	assert_int_equal(ca_open_dir(dir, "cluster.local", 3600, &other, &error), 0);
+	tc.roots_pem = ca_roots(other);
+	assert_int_equal(trust_new(&tc, &other_trust), 0);
+	pair(&client, &app, &peer);
+	assert_int_equal(write(client, "x", 1), 1);
+	assert_int_equal(read(app, &byte, 1), 1);
+	engine_set_trust(engine, other_trust);
+	assert_int_equal(read(client, &byte, 1), -1);
+	assert_int_equal(errno, ECONNRESET);
+	assert_int_equal(read(app, &byte, 1), -1);
+	assert_int_equal(errno, ECONNRESET);
+	assert_true(reason_counter(WR_REASON_TLS_UNKNOWN_CA) > before);
+	close(client);
+	close(app);
+	client = dial(VIP, 80);
+	assert_int_equal(read(client, &byte, 1), -1);
+	assert_int_equal(errno, ECONNRESET);
+	close(client);
+	engine_set_trust(engine, trust);
+	pair(&client, &app, &peer);
+	assert_int_equal(write(app, "y", 1), 1);
+	assert_int_equal(read(client, &byte, 1), 1);
+	close(client);
+	close(app);
+	trust_unref(other_trust);
+	ca_free(other);
+}
+
 static void a_tunnel_in_its_handshake_is_handed_over_with_notice(void **state)
 {
-	struct tls_verify verify = {.expected = client_id->spiffe};
+	struct tls_verify verify = {.trust = trust, .expected = client_id->spiffe};
 	int fd = dial(CLIENT, 15008);
 	SSL *ssl;
 
@@ -699,6 +748,7 @@ int main(void)
 		cmocka_unit_test(many_connections_leave_nothing),
 		cmocka_unit_test(a_relayed_connection_is_one),
 		cmocka_unit_test(dumps_show_what_is_open),
+		cmocka_unit_test(lost_trust_ends_live_tunnels),
 		cmocka_unit_test(removal_ends_by_reset),
 		cmocka_unit_test(a_retry_gets_no_time_of_its_own),
 		cmocka_unit_test(a_pod_without_connections_drains_at_once),

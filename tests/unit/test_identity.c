@@ -2,6 +2,7 @@
 /* SPIFFE IDs, the embedded CA's folder, and handshakes in memory: who is let in, who is refused and why. */
 #include "engine/base/cleanup.h"
 #include "engine/identity/ca.h"
+#include "engine/identity/trust.h"
 
 #include <fcntl.h>
 #include <setjmp.h>
@@ -62,12 +63,22 @@ static void spiffe_ids_are_exact(void **state)
 	assert_int_equal(spiffe_parse(A "\0x", strlen(A) + 2, &id), -EINVAL);
 }
 
+static struct trust *trust_in(struct ca *ca, const char *domain)
+{
+	struct trust_config cfg = {.roots_pem = ca_roots(ca), .domains = &domain, .n_domains = 1};
+	struct trust *t = NULL;
+
+	assert_int_equal(trust_new(&cfg, &t), 0);
+	return t;
+}
+
 /* Runs a handshake between two memory BIO ends; the reasons of both sides. */
 static void shake(struct ca *ca_client, const char *client, struct ca *ca_server, const char *server,
 		  const char *expected, const char *trust_domain, enum wr_reason *ret_client,
 		  enum wr_reason *ret_server)
 {
-	struct tls_verify vc = {.expected = expected}, vs = {.trust_domain = trust_domain};
+	struct trust *tc = trust_in(ca_client, "cluster.local"), *ts = trust_in(ca_server, trust_domain);
+	struct tls_verify vc = {.trust = tc, .expected = expected}, vs = {.trust = ts, .server = true};
 	struct tls_identity *ic, *is;
 	char *error = NULL;
 	BIO *a, *b;
@@ -98,6 +109,9 @@ static void shake(struct ca *ca_client, const char *client, struct ca *ca_server
 		assert_string_equal(vc.peer, server);
 		assert_string_equal(vs.peer, client);
 		assert_string_equal(SSL_get_cipher_name(c), "TLS_AES_128_GCM_SHA256");
+		/* Nothing that could be resumed past a change of trust. */
+		assert_false(SSL_SESSION_is_resumable(SSL_get0_session(c)));
+		assert_int_equal(SSL_CTX_sess_number(is->server), 0);
 	}
 	SSL_free(c);
 	SSL_free(s);
@@ -105,6 +119,8 @@ static void shake(struct ca *ca_client, const char *client, struct ca *ca_server
 	tls_verify_done(&vs);
 	tls_identity_unref(ic);
 	tls_identity_unref(is);
+	trust_unref(tc);
+	trust_unref(ts);
 }
 
 static void handshakes(void **state)

@@ -57,6 +57,8 @@ static void defaults_hold(void **state)
 	assert_int_equal(o.dial_timeout_ms, 10000);
 	assert_int_equal(o.cert_ttl_ms, 24 * 3600 * 1000);
 	assert_int_equal(o.buffer_limit, 64 << 20);
+	assert_int_equal(o.tunnel_max_age_ms, 24 * 3600 * 1000);
+	assert_string_equal(o.crl, "");
 	assert_int_equal(o.readiness_port, 15021);
 	assert_true(o.workers >= 1);
 	assert_int_equal(o.n_mesh_cidrs, 0);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One workload's certificate as a pair of SSL_CTX, shared by all its connections. PEM texts come in, SSLs leave; called
- * by ca.c (new), proxy/tunnel.c (one SSL per tunnel).
+ * by ca.c (new), proxy/tunnel.c (one SSL per tunnel). What peers must prove is struct trust's matter.
  */
 #include "engine/identity/tls_identity.h"
+#include "engine/base/limits.h"
 #include "identity.h"
 
 #include <errno.h>
@@ -14,9 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Plenty for leaf, a few intermediates and cross-signed roots; a longer chain is an attack on memory. */
-#define CHAIN_DEPTH 6
-#define CHAIN_BYTES (64 * 1024)
 /* Eight full records with header, content type and tag (RFC 8446 5.2) behind the 3 bytes by which OpenSSL aligns
  * payloads: of a steady stream each read ends with a record, and no second one is needed for the rest of it. */
 #define READ_BUFFER_BYTES (3 + 8 * (5 + 16384 + 1 + 16))
@@ -69,15 +67,7 @@ static int select_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_l
 	return SSL_TLSEXT_ERR_ALERT_FATAL;
 }
 
-static int add_roots(SSL_CTX *ctx, STACK_OF(X509) * roots)
-{
-	for (int i = 0; i < sk_X509_num(roots); i++)
-		if (X509_STORE_add_cert(SSL_CTX_get_cert_store(ctx), sk_X509_value(roots, i)) != 1)
-			return -EINVAL;
-	return 0;
-}
-
-static SSL_CTX *make_ctx(bool server, STACK_OF(X509) * chain, EVP_PKEY *key, STACK_OF(X509) * roots)
+static SSL_CTX *make_ctx(bool server, STACK_OF(X509) * chain, EVP_PKEY *key)
 {
 	SSL_CTX *ctx = SSL_CTX_new(server ? TLS_server_method() : TLS_client_method());
 	int ok = ctx != NULL;
@@ -89,7 +79,6 @@ static SSL_CTX *make_ctx(bool server, STACK_OF(X509) * chain, EVP_PKEY *key, STA
 	for (int i = 1; ok && i < sk_X509_num(chain); i++)
 		ok = (int)SSL_CTX_add1_chain_cert(ctx, sk_X509_value(chain, i));
 	ok = ok && SSL_CTX_use_PrivateKey(ctx, key) && SSL_CTX_check_private_key(ctx);
-	ok = ok && !add_roots(ctx, roots);
 	/* set_alpn_protos returns 0 for success. */
 	ok = ok && !SSL_CTX_set_alpn_protos(ctx, alpn_h2, sizeof(alpn_h2));
 	if (!ok) {
@@ -98,10 +87,10 @@ static SSL_CTX *make_ctx(bool server, STACK_OF(X509) * chain, EVP_PKEY *key, STA
 	}
 	SSL_CTX_set_alpn_select_cb(ctx, select_alpn, NULL);
 	SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
-	SSL_CTX_set_verify_depth(ctx, CHAIN_DEPTH);
-	SSL_CTX_set_max_cert_list(ctx, CHAIN_BYTES);
+	SSL_CTX_set_max_cert_list(ctx, LIMIT_CHAIN_BYTES);
 	SSL_CTX_set_cert_verify_callback(ctx, identity_verify_callback, NULL);
-	/* Each handshake proves both certificates anew: no tickets, no sessions. */
+	/* Each handshake proves both certificates anew: no tickets, no sessions, so a change of trust has no resumption
+	 * state to flush. */
 	SSL_CTX_set_num_tickets(ctx, 0);
 	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
 	SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_TICKET | SSL_OP_NO_COMPRESSION);
@@ -111,38 +100,16 @@ static SSL_CTX *make_ctx(bool server, STACK_OF(X509) * chain, EVP_PKEY *key, STA
 	return ctx;
 }
 
-static char *first_spiffe(X509 *leaf)
-{
-	GENERAL_NAMES *names = X509_get_ext_d2i(leaf, NID_subject_alt_name, NULL, NULL);
-	char *found = NULL;
-	struct spiffe_id id;
-
-	for (int i = 0; i < sk_GENERAL_NAME_num(names) && !found; i++) {
-		GENERAL_NAME *n = sk_GENERAL_NAME_value(names, i);
-		const char *uri;
-		size_t len;
-
-		if (n->type != GEN_URI)
-			continue;
-		uri = (const char *)ASN1_STRING_get0_data(n->d.uniformResourceIdentifier);
-		len = (size_t)ASN1_STRING_length(n->d.uniformResourceIdentifier);
-		if (!spiffe_parse(uri, len, &id))
-			found = strndup(uri, len);
-	}
-	GENERAL_NAMES_free(names);
-	return found;
-}
-
-static time_t to_time(const ASN1_TIME *t)
+time_t identity_time(const ASN1_TIME *t)
 {
 	struct tm tm = {0};
 
 	return ASN1_TIME_to_tm(t, &tm) == 1 ? timegm(&tm) : 0;
 }
 
-static char *serial_text(X509 *leaf)
+char *identity_serial(const X509 *leaf)
 {
-	BIGNUM *bn = ASN1_INTEGER_to_BN(X509_get_serialNumber(leaf), NULL);
+	BIGNUM *bn = ASN1_INTEGER_to_BN(X509_get0_serialNumber(leaf), NULL);
 	char *dec = bn ? BN_bn2dec(bn) : NULL, *copy = dec ? strdup(dec) : NULL;
 
 	OPENSSL_free(dec);
@@ -150,45 +117,40 @@ static char *serial_text(X509 *leaf)
 	return copy;
 }
 
-static int fill(struct tls_identity *id, STACK_OF(X509) * chain, EVP_PKEY *key, STACK_OF(X509) * roots,
-		const char **ret_error)
+static int fill(struct tls_identity *id, STACK_OF(X509) * chain, EVP_PKEY *key, const char **ret_error)
 {
 	X509 *leaf = sk_X509_value(chain, 0);
 	struct spiffe_id s;
 
-	id->spiffe = first_spiffe(leaf);
-	*ret_error = "the certificate holds no SPIFFE URI";
+	id->spiffe = identity_spiffe(leaf, ret_error);
 	if (!id->spiffe || spiffe_parse(id->spiffe, strlen(id->spiffe), &s))
 		return -EINVAL;
 	id->trust_domain = strndup(s.trust_domain, s.trust_domain_len);
-	id->serial = serial_text(leaf);
-	id->not_before = to_time(X509_get0_notBefore(leaf));
-	id->not_after = to_time(X509_get0_notAfter(leaf));
-	*ret_error = "certificate, key and roots do not fit together";
-	id->client = make_ctx(false, chain, key, roots);
-	id->server = make_ctx(true, chain, key, roots);
+	id->serial = identity_serial(leaf);
+	id->not_before = identity_time(X509_get0_notBefore(leaf));
+	id->not_after = identity_time(X509_get0_notAfter(leaf));
+	*ret_error = "certificate and key do not fit together";
+	id->client = make_ctx(false, chain, key);
+	id->server = make_ctx(true, chain, key);
 	return id->client && id->server && id->trust_domain && id->serial ? 0 : -EINVAL;
 }
 
-int tls_identity_new(const char *chain_pem, const char *key_pem, const char *roots_pem, struct tls_identity **ret,
-		     const char **ret_error)
+int tls_identity_new(const char *chain_pem, const char *key_pem, struct tls_identity **ret, const char **ret_error)
 {
-	STACK_OF(X509) *chain = identity_read_certs(chain_pem), *roots = identity_read_certs(roots_pem);
+	STACK_OF(X509) *chain = identity_read_certs(chain_pem);
 	BIO *bio = BIO_new_mem_buf(key_pem, -1);
 	EVP_PKEY *key = bio ? PEM_read_bio_PrivateKey(bio, NULL, NULL, NULL) : NULL;
 	struct tls_identity *id = calloc(1, sizeof(*id));
 	int r = -EINVAL;
 
 	BIO_free(bio);
-	*ret_error = !chain ? "no certificate in the chain" : !key ? "no private key" : "no root certificate";
-	if (id && chain && key && roots) {
+	*ret_error = !chain ? "no certificate in the chain" : "no private key";
+	if (id && chain && key) {
 		id->refs = 1;
 		id->cert_chain_pem = strdup(chain_pem);
-		id->root_pem = strdup(roots_pem);
-		r = fill(id, chain, key, roots, ret_error);
+		r = fill(id, chain, key, ret_error);
 	}
 	sk_X509_pop_free(chain, X509_free);
-	sk_X509_pop_free(roots, X509_free);
 	EVP_PKEY_free(key);
 	if (r < 0) {
 		if (id) {
@@ -217,7 +179,6 @@ struct tls_identity *tls_identity_unref(struct tls_identity *id)
 	free(id->trust_domain);
 	free(id->serial);
 	free(id->cert_chain_pem);
-	free(id->root_pem);
 	free(id);
 	return NULL;
 }

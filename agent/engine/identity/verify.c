@@ -1,30 +1,44 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a peer must prove in the handshake: a chain to our roots, validity, fitness for its role, and a SPIFFE ID,
- * exactly the expected one (client side) or one of our trust domain (server side). Runs as OpenSSL's verification, so
- * that no application byte moves before it has passed. Called by OpenSSL; reasons are read by proxy/tunnel.c.
+ * What a peer must prove in the handshake: a chain to our roots, validity, fitness for its role, and one SPIFFE ID of a
+ * trust domain that the roots may vouch for, on the client side exactly the expected one. Runs as OpenSSL's
+ * verification, so that no application byte moves before it has passed. Called by OpenSSL and by proxy/tunnel_life.c;
+ * reasons are read by proxy/session.c.
  */
-#include "engine/identity/tls_identity.h"
+#include "engine/base/cleanup.h"
+#include "engine/base/limits.h"
 #include "identity.h"
+#include "trust_private.h"
 
 #include <openssl/err.h>
 #include <openssl/x509v3.h>
-#include <stdbool.h>
-#include <stdlib.h>
 #include <string.h>
 
 void tls_verify_done(struct tls_verify *v)
 {
 	free(v->peer);
 	v->peer = NULL;
+	free(v->peer_serial);
+	v->peer_serial = NULL;
+	sk_X509_pop_free(v->chain, X509_free);
+	v->chain = NULL;
 }
+
+static enum wr_reason refuse(struct tls_verify *v, enum wr_reason reason, const char *detail)
+{
+	v->detail = detail;
+	return reason;
+}
+
+/* --- the chain --- */
 
 static enum wr_reason chain_reason(int error)
 {
 	switch (error) {
 	case X509_V_ERR_CERT_HAS_EXPIRED:
-	case X509_V_ERR_CERT_NOT_YET_VALID:
 		return WR_REASON_TLS_EXPIRED;
+	case X509_V_ERR_CERT_NOT_YET_VALID:
+		return WR_REASON_TLS_NOT_YET_VALID;
 	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
 	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
 	case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
@@ -38,52 +52,154 @@ static enum wr_reason chain_reason(int error)
 	}
 }
 
+/* Builds the chain to a root: *ret_chain on success, OpenSSL's error otherwise. */
+static int build_chain(const struct trust *t, X509 *leaf, STACK_OF(X509) * presented, bool server, unsigned long flags,
+		       STACK_OF(X509) * *ret_chain)
+{
+	X509_STORE_CTX *ctx = X509_STORE_CTX_new();
+	int error = X509_V_ERR_OUT_OF_MEM;
+
+	if (ctx && X509_STORE_CTX_init(ctx, t->roots, leaf, presented)) {
+		X509_VERIFY_PARAM *param = X509_STORE_CTX_get0_param(ctx);
+
+		X509_STORE_CTX_set_default(ctx, server ? "ssl_client" : "ssl_server");
+		X509_VERIFY_PARAM_set_depth(param, LIMIT_CHAIN_CERTS);
+		X509_VERIFY_PARAM_set_auth_level(param, 2);
+		X509_VERIFY_PARAM_set_flags(param, flags);
+		error = X509_verify_cert(ctx) == 1 ? X509_V_OK : X509_STORE_CTX_get_error(ctx);
+		if (error == X509_V_OK) {
+			*ret_chain = X509_STORE_CTX_get1_chain(ctx);
+			error = *ret_chain ? X509_V_OK : X509_V_ERR_OUT_OF_MEM;
+		}
+	}
+	X509_STORE_CTX_free(ctx);
+	return error;
+}
+
+/* From the leaf up; nobody revokes a root by its own list. */
+static bool is_revoked(const struct trust *t, STACK_OF(X509) * chain)
+{
+	for (int i = 0; i + 1 < sk_X509_num(chain); i++)
+		for (size_t k = 0; k < t->n_crls; k++)
+			if (crl_revokes(t->crls[k], sk_X509_value(chain, i), sk_X509_value(chain, i + 1)))
+				return true;
+	return false;
+}
+
+static time_t earliest_end(STACK_OF(X509) * chain)
+{
+	time_t end = 0;
+
+	for (int i = 0; i < sk_X509_num(chain); i++) {
+		time_t t = identity_time(X509_get0_notAfter(sk_X509_value(chain, i)));
+
+		end = !end || t < end ? t : end;
+	}
+	return end;
+}
+
+/* --- the leaf --- */
+
+/* Who speaks for a workload signs no certificates (SPIFFE X509-SVID 4). */
+static const char *unfit_leaf(X509 *leaf)
+{
+	uint32_t usage = X509_get_key_usage(leaf);
+
+	if (X509_get_extension_flags(leaf) & EXFLAG_CA)
+		return "a CA certificate is no workload's";
+	if (usage != UINT32_MAX && usage & (KU_KEY_CERT_SIGN | KU_CRL_SIGN))
+		return "key usage of a CA";
+	return NULL;
+}
+
 /* An SVID has exactly one URI, and one with more is to be refused (SPIFFE X509-SVID 2): the name that passes here must
  * be the name that logs and policies see. */
-static bool several_uris(const GENERAL_NAMES *names)
+char *identity_spiffe(X509 *leaf, const char **ret_why)
 {
+	GENERAL_NAMES *names = X509_get_ext_d2i(leaf, NID_subject_alt_name, NULL, NULL);
+	const ASN1_IA5STRING *uri = NULL;
+	char *found = NULL;
+	struct spiffe_id id;
 	int n = 0;
 
-	for (int i = 0; i < sk_GENERAL_NAME_num(names); i++)
-		n += sk_GENERAL_NAME_value(names, i)->type == GEN_URI;
-	return n > 1;
+	for (int i = 0; i < sk_GENERAL_NAME_num(names); i++) {
+		const GENERAL_NAME *g = sk_GENERAL_NAME_value(names, i);
+
+		if (g->type == GEN_URI && !n++)
+			uri = g->d.uniformResourceIdentifier;
+	}
+	*ret_why = !n ? "no SPIFFE URI" : n > 1 ? "several URIs" : "the URI is not spiffe://DOMAIN/ns/NAME/sa/NAME";
+	/* A NUL inside fails the parse: the length is the certificate's, not strlen's. */
+	if (n == 1 && !spiffe_parse((const char *)ASN1_STRING_get0_data(uri), (size_t)ASN1_STRING_length(uri), &id))
+		found = strndup((const char *)ASN1_STRING_get0_data(uri), (size_t)ASN1_STRING_length(uri));
+	GENERAL_NAMES_free(names);
+	return found;
 }
 
 /* The peer's SPIFFE ID against what v asks for; kept as the peer's name when it can be parsed. */
-static enum wr_reason check_names(X509 *leaf, struct tls_verify *v)
+static enum wr_reason check_name(X509 *leaf, struct tls_verify *v)
 {
-	GENERAL_NAMES *names = X509_get_ext_d2i(leaf, NID_subject_alt_name, NULL, NULL);
-	enum wr_reason r = WR_REASON_TLS_BAD_CERT;
+	const char *why;
+	struct spiffe_id id;
 
-	for (int i = 0; i < sk_GENERAL_NAME_num(names) && !several_uris(names); i++) {
-		GENERAL_NAME *n = sk_GENERAL_NAME_value(names, i);
-		const char *uri;
-		struct spiffe_id id;
-		size_t len;
+	free(v->peer);
+	v->peer = identity_spiffe(leaf, &why);
+	if (!v->peer)
+		return refuse(v, WR_REASON_TLS_BAD_CERT, why);
+	if (!v->server && (!v->expected || strcmp(v->expected, v->peer)))
+		return refuse(v, WR_REASON_TLS_WRONG_IDENTITY, NULL);
+	if (spiffe_parse(v->peer, strlen(v->peer), &id) ||
+	    !trust_has_domain(v->trust, id.trust_domain, id.trust_domain_len))
+		return refuse(v, WR_REASON_TLS_TRUST_DOMAIN, "the trusted roots may not vouch for it");
+	return WR_REASON_NONE;
+}
 
-		if (n->type != GEN_URI)
-			continue;
-		uri = (const char *)ASN1_STRING_get0_data(n->d.uniformResourceIdentifier);
-		len = (size_t)ASN1_STRING_length(n->d.uniformResourceIdentifier);
-		/* A NUL inside fails the parse: the length is the certificate's, not strlen's. */
-		if (spiffe_parse(uri, len, &id))
-			continue;
-		if (!v->peer)
-			v->peer = strndup(uri, len);
-		if (v->trust_domain)
-			r = strlen(v->trust_domain) == id.trust_domain_len &&
-					    !memcmp(v->trust_domain, id.trust_domain, id.trust_domain_len)
-				    ? WR_REASON_NONE
-				    : WR_REASON_TLS_TRUST_DOMAIN;
-		else
-			r = v->expected && *v->expected && strlen(v->expected) == len && !memcmp(v->expected, uri, len)
-				    ? WR_REASON_NONE
-				    : WR_REASON_TLS_WRONG_IDENTITY;
-		if (r == WR_REASON_NONE)
-			break;
-	}
-	GENERAL_NAMES_free(names);
-	return v->peer ? r : WR_REASON_TLS_BAD_CERT;
+/* --- the judgement --- */
+
+enum wr_reason trust_judge(struct tls_verify *v, X509 *leaf, STACK_OF(X509) * presented)
+{
+	const char *why = unfit_leaf(leaf);
+	STACK_OF(X509) *chain = NULL;
+	enum wr_reason r;
+	int error;
+
+	if (v->trust->crl_missing)
+		return refuse(v, WR_REASON_TLS_CRL, NULL);
+	/* Before any signature is computed. */
+	if (sk_X509_num(presented) > LIMIT_CHAIN_CERTS)
+		return refuse(v, WR_REASON_TLS_BAD_CERT, "chain too long");
+	if (why)
+		return refuse(v, WR_REASON_TLS_BAD_CERT, why);
+	error = build_chain(v->trust, leaf, presented, v->server, 0, &chain);
+	if (error != X509_V_OK)
+		return refuse(v, chain_reason(error), X509_verify_cert_error_string(error));
+	r = is_revoked(v->trust, chain) ? refuse(v, WR_REASON_TLS_REVOKED, NULL) : WR_REASON_NONE;
+	/* Also of a revoked one it is worth knowing who it is. */
+	r = r ? (void)check_name(leaf, v), r : check_name(leaf, v);
+	v->not_after = earliest_end(chain);
+	sk_X509_pop_free(v->chain, X509_free);
+	v->chain = chain;
+	free(v->peer_serial);
+	v->peer_serial = identity_serial(leaf);
+	return r;
+}
+
+enum wr_reason trust_judge_again(const struct trust *t, const struct tls_verify *v)
+{
+	X509 *leaf = sk_X509_value(v->chain, 0);
+	STACK_OF(X509) *chain = NULL;
+	enum wr_reason r = WR_REASON_NONE;
+	int error;
+
+	if (!leaf)
+		return WR_REASON_NONE;
+	error = build_chain(t, leaf, v->chain, v->server, X509_V_FLAG_NO_CHECK_TIME, &chain);
+	if (error != X509_V_OK)
+		return chain_reason(error);
+	if (is_revoked(t, chain))
+		r = WR_REASON_TLS_REVOKED;
+	sk_X509_pop_free(chain, X509_free);
+	return r;
 }
 
 int identity_verify_callback(X509_STORE_CTX *ctx, void *arg)
@@ -92,14 +208,24 @@ int identity_verify_callback(X509_STORE_CTX *ctx, void *arg)
 	struct tls_verify *v = SSL_get_ex_data(ssl, identity_ex_index());
 
 	(void)arg;
-	if (X509_verify_cert(ctx) != 1) {
-		v->failure = chain_reason(X509_STORE_CTX_get_error(ctx));
-		return 0;
-	}
-	v->failure = check_names(X509_STORE_CTX_get0_cert(ctx), v);
-	if (v->failure == WR_REASON_NONE)
+	v->failure = trust_judge(v, X509_STORE_CTX_get0_cert(ctx), X509_STORE_CTX_get0_untrusted(ctx));
+	switch (v->failure) {
+	case WR_REASON_NONE:
+		X509_STORE_CTX_set_error(ctx, X509_V_OK);
 		return 1;
-	X509_STORE_CTX_set_error(ctx, X509_V_ERR_APPLICATION_VERIFICATION);
+	/* OpenSSL makes the alert that the peer sees from this. */
+	case WR_REASON_TLS_EXPIRED:
+		X509_STORE_CTX_set_error(ctx, X509_V_ERR_CERT_HAS_EXPIRED);
+		break;
+	case WR_REASON_TLS_REVOKED:
+		X509_STORE_CTX_set_error(ctx, X509_V_ERR_CERT_REVOKED);
+		break;
+	case WR_REASON_TLS_UNKNOWN_CA:
+		X509_STORE_CTX_set_error(ctx, X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY);
+		break;
+	default:
+		X509_STORE_CTX_set_error(ctx, X509_V_ERR_APPLICATION_VERIFICATION);
+	}
 	return 0;
 }
 
@@ -121,6 +247,11 @@ static enum wr_reason queue_reason(unsigned long e)
 		return WR_REASON_TLS_UNKNOWN_CA;
 	case SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED:
 		return WR_REASON_TLS_EXPIRED;
+	case SSL_R_SSLV3_ALERT_CERTIFICATE_REVOKED:
+		return WR_REASON_TLS_REVOKED;
+	/* The only message that may come near this size is the certificate's. */
+	case SSL_R_EXCESSIVE_MESSAGE_SIZE:
+		return WR_REASON_TLS_BAD_CERT;
 	case SSL_R_NO_APPLICATION_PROTOCOL:
 	case SSL_R_TLSV1_ALERT_NO_APPLICATION_PROTOCOL:
 		return WR_REASON_TLS_ALPN;

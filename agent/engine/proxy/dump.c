@@ -107,6 +107,7 @@ static cJSON *dump_tunnel(const struct tunnel *t)
 		add_text(o, "cipher", SSL_get_cipher_name(t->tls.ssl));
 	}
 	add_text(o, "certificate_serial", t->identity->serial);
+	add_text(o, "peer_certificate_serial", t->verify.peer_serial);
 	add_number(o, "streams", t->n_conns);
 	add_number(o, "age_ms", worker_now_ms(t->pod->w) - t->created_ms);
 	add_number(o, "bytes_sent", t->tls.bytes_out);

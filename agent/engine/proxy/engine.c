@@ -6,6 +6,7 @@
 #include "worker.h"
 #include "engine/base/cleanup.h"
 #include "engine/base/clock.h"
+#include "engine/identity/trust.h"
 
 #include <cjson/cJSON.h>
 #include <errno.h>
@@ -28,6 +29,7 @@ struct command {
 	struct model_delta *delta;
 	struct ip_port src, dst;
 	uint64_t times;
+	struct trust *trust;
 };
 
 static void command_run(struct loop_msg *m)
@@ -38,6 +40,7 @@ static void command_run(struct loop_msg *m)
 	workload_unref(c->workload);
 	tls_identity_unref(c->identity);
 	model_delta_free(c->delta);
+	trust_unref(c->trust);
 	pod_shared_unref(c->shared);
 	free(c);
 }
@@ -64,6 +67,7 @@ static void broadcast(struct engine *e, const struct command *like)
 		c->workload = like->workload ? workload_ref(like->workload) : NULL;
 		c->identity = like->identity ? tls_identity_ref(like->identity) : NULL;
 		c->delta = like->delta ? model_delta_clone(like->delta) : NULL;
+		c->trust = like->trust ? trust_ref(like->trust) : NULL;
 		if (like->delta && !c->delta)
 			abort();
 		loop_post(c->w->loop, &c->msg);
@@ -376,6 +380,20 @@ static void act_hand_over(struct command *c)
 void engine_hand_over(struct engine *e)
 {
 	broadcast(e, &(struct command){.act = act_hand_over});
+}
+
+/* --- trust --- */
+
+static void act_set_trust(struct command *c)
+{
+	trust_unref(c->w->trust);
+	c->w->trust = take_ptr(c->trust);
+	tunnel_life_judge_all(c->w);
+}
+
+void engine_set_trust(struct engine *e, struct trust *t)
+{
+	broadcast(e, &(struct command){.act = act_set_trust, .trust = t});
 }
 
 /* --- model --- */

@@ -308,6 +308,10 @@ void inbound_request(struct tunnel *t, int32_t id, const struct h2_headers *h, b
 	int status = destination(t, h, &dst, &reason), r;
 
 	(void)end_stream; /* a finished body is delivered as FIN by the end event */
+	if (!status && tunnel_life_over(t)) {
+		conn_log_refused(ACCESS_INBOUND, &t->remote, &t->local, WR_REASON_CERT_EXPIRED);
+		tunnel_goaway(t);
+	}
 	if (!status && t->goaway) {
 		h2_reset(t->h2, id, H2_REFUSED_STREAM);
 		session_flush_soon(t);

@@ -47,7 +47,7 @@ static bool has_room(const struct tunnel *t)
 {
 	uint32_t limit = LIMIT_STREAMS_BEFORE_SETTINGS;
 
-	if (t->goaway || t->state == TUNNEL_CLOSED)
+	if (t->goaway || t->state == TUNNEL_CLOSED || tunnel_life_over(t))
 		return false;
 	if (t->state == TUNNEL_READY) {
 		limit = h2_max_streams(t->h2);
@@ -58,7 +58,7 @@ static bool has_room(const struct tunnel *t)
 
 static bool allows_none(const struct tunnel *t)
 {
-	return t->state == TUNNEL_READY && !h2_max_streams(t->h2);
+	return t->state == TUNNEL_READY && !h2_max_streams(t->h2) && !tunnel_life_over(t);
 }
 
 /* The tunnel of this key for one more connection, NULL when there is to be another. */

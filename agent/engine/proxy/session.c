@@ -206,6 +206,9 @@ static void handshake(struct tunnel *t)
 	t->state = TUNNEL_SETTINGS;
 	if (!t->server)
 		(void)sock_local_addr(t->watch.fd, &t->local);
+	tunnel_life_begin(t);
+	if (t->state == TUNNEL_CLOSED)
+		return;
 	open_streams(t);
 	session_flush_soon(t);
 	watch_for(t);

@@ -89,8 +89,7 @@ int tunnel_start_tls(struct tunnel *t)
 {
 	SSL *ssl;
 
-	t->verify.expected = t->server ? NULL : t->expected;
-	t->verify.trust_domain = t->server ? t->pod->w->e->cfg.trust_domain : NULL;
+	tunnel_life_prepare(t);
 	ssl = t->server ? tls_identity_server_ssl(t->identity, &t->verify)
 			: tls_identity_client_ssl(t->identity, &t->verify);
 	t->state = TUNNEL_HANDSHAKE;
@@ -114,6 +113,7 @@ static void tunnel_release(struct tunnel *t)
 	pool_remove(t);
 	task_cancel(&t->flush);
 	loop_timer_cancel(w->loop, &t->timer);
+	loop_timer_cancel(w->loop, &t->life);
 	loop_watch_del(w->loop, &t->watch);
 	t->watch.fd = -1;
 	if (fd >= 0)
@@ -132,7 +132,7 @@ void tunnel_free(struct tunnel *t)
 	h2_free(t->h2);
 	if (t->tls.ssl)
 		tls_stream_done(&t->tls);
-	tls_verify_done(&t->verify);
+	tunnel_life_free(t);
 	tls_identity_unref(t->identity);
 	free(t->expected);
 	free(t);
@@ -225,7 +225,8 @@ static enum wr_reason too_many(struct pod *p, const struct ip_addr *peer)
 
 void tunnel_accept(struct pod *p, int fd, const struct ip_port *client, const struct ip_port *dst)
 {
-	enum wr_reason reason = too_many(p, &client->ip);
+	bool expired = p->identity->not_after <= time(NULL);
+	enum wr_reason reason = expired ? WR_REASON_NO_IDENTITY : too_many(p, &client->ip);
 	struct tunnel *t;
 
 	if (reason) {
@@ -257,6 +258,25 @@ static bool may_retry(enum wr_reason r)
 	       r == WR_REASON_H2_GOAWAY || r == WR_REASON_DIAL_TIMEOUT || r == WR_REASON_H2_PING_TIMEOUT;
 }
 
+/* A caller that never got as far as a stream: what is wrong with it, and who it claims to be. It has not shown yet that
+ * the certificate's key is its own, so it is no src.identity. */
+static void log_refused(const struct tunnel *t, enum wr_reason reason)
+{
+	const char *detail = t->verify.detail, *peer = t->verify.peer;
+	char text[LIMIT_HEADER_VALUE];
+	struct accesslog_record r = {.src_addr = t->remote,
+				     .dst_addr = t->local,
+				     .direction = ACCESS_INBOUND,
+				     .reason = reason,
+				     .detail = detail || peer ? text : NULL,
+				     .early = true};
+
+	snprintf(text, sizeof(text), "%s%s%s%s", detail ? detail : "", detail && peer ? ", " : "",
+		 peer ? "claims to be " : "", peer ? peer : "");
+	reason_count(reason);
+	accesslog_write(&r);
+}
+
 void tunnel_fail(struct tunnel *t, enum wr_reason reason)
 {
 	bool unfinished = t->state <= TUNNEL_SETTINGS;
@@ -265,7 +285,7 @@ void tunnel_fail(struct tunnel *t, enum wr_reason reason)
 	if (t->state == TUNNEL_CLOSED)
 		return;
 	if (t->server && unfinished && reason)
-		conn_log_refused(ACCESS_INBOUND, &t->remote, &t->local, reason);
+		log_refused(t, reason);
 	else if (reason == WR_REASON_H2_FLOOD)
 		conn_log_refused(t->server ? ACCESS_INBOUND : ACCESS_OUTBOUND, t->server ? &t->remote : &t->local,
 				 t->server ? &t->local : &t->remote, reason);

@@ -3,6 +3,7 @@
 #include "worker.h"
 #include "engine/base/cleanup.h"
 #include "engine/base/limits.h"
+#include "engine/identity/trust.h"
 
 #include <errno.h>
 #include <malloc.h>
@@ -177,6 +178,7 @@ int worker_init(struct worker *w, struct engine *e, unsigned index)
 		return -EIO;
 	w->plaintext = malloc(LIMIT_PLAINTEXT_BYTES);
 	w->model = model_new();
+	w->trust = trust_ref(e->cfg.trust);
 	w->verdicts = policy_cache_new(LIMIT_VERDICTS_CACHED);
 	if (!w->plaintext || !w->model || !w->verdicts)
 		return -ENOMEM;
@@ -204,6 +206,7 @@ void worker_close_all(struct worker *w)
 void worker_done(struct worker *w)
 {
 	model_free(w->model);
+	trust_unref(w->trust);
 	policy_cache_free(w->verdicts);
 	tally_done(&w->tally);
 	trace_free(w->trace);

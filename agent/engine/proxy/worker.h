@@ -49,6 +49,7 @@ struct worker {
 	pthread_t thread;
 	struct loop *loop;
 	struct model *model;
+	struct trust *trust; /* what is believed of peers' certificates now */
 	struct list pods;
 	uint64_t random[2];
 	size_t budget;		  /* backlog bytes this worker may hold */
@@ -162,12 +163,14 @@ struct tunnel {
 	struct pool_entry *pool; /* client role while it takes new streams */
 	struct list pool_node;
 	struct tls_identity *identity; /* the SSL's contexts must outlive it */
+	struct trust *trust;	       /* what was believed at the handshake */
 	struct tls_verify verify;
 	struct tls_stream tls;
 	struct h2 *h2;
 	struct watch watch;
 	struct task flush;
 	struct timer timer; /* handshake deadline, then keepalive and idle */
+	struct timer life;  /* when it takes no more streams */
 	struct list conns;
 	uint32_t n_conns;
 	uint8_t state;
@@ -306,6 +309,17 @@ void tunnel_fail(struct tunnel *t, enum wr_reason reason);
 int tunnel_start_tls(struct tunnel *t);
 /* The peer's SETTINGS have come: the set-up is over, keepalive begins. */
 void tunnel_settled(struct tunnel *t);
+
+/* tunnel_life.c */
+/* Before the handshake: what the peer must prove. */
+void tunnel_life_prepare(struct tunnel *t);
+/* After the handshake; may end the tunnel. */
+void tunnel_life_begin(struct tunnel *t);
+void tunnel_life_free(struct tunnel *t);
+/* One of the two certificates has expired: no stream may begin. */
+bool tunnel_life_over(const struct tunnel *t);
+/* Ends the tunnels whose peers do not pass by what the worker believes now. */
+void tunnel_life_judge_all(struct worker *w);
 
 /* session.c */
 /* fn of the tunnel's watch: drives handshake, reading and writing; may end the tunnel. */

@@ -34,6 +34,13 @@
 /* TLS handshake messages a peer may send on one connection: the handshake's own, tickets, key updates. */
 #define LIMIT_TLS_MESSAGES 256
 
+/* Certificates a peer may present, and all their bytes: leaf, a few intermediates, cross-signed roots (else
+ * tls_bad_certificate). */
+#define LIMIT_CHAIN_CERTS 10
+#define LIMIT_CHAIN_BYTES (64 * 1024)
+/* A tunnel whose certificate is about to expire still lives this long before the next one is dialled. */
+#define LIMIT_TUNNEL_LIFE_MIN_MS 1000
+
 /* HTTP/2 (RFC 9113): what we announce and accept. */
 #define LIMIT_STREAMS_PER_TUNNEL 1000
 #define LIMIT_STREAMS_BEFORE_SETTINGS 100

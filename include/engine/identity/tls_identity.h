@@ -6,6 +6,7 @@
 #pragma once
 #include <openssl/ssl.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <time.h>
 #include "abi/reasons.h"
@@ -15,27 +16,34 @@ struct tls_identity {
 	char *spiffe;	    /* spiffe://td/ns/<ns>/sa/<sa> */
 	char *trust_domain; /* the td of it */
 	char *serial;	    /* decimal serial number of the leaf */
-	char *cert_chain_pem, *root_pem;
+	char *cert_chain_pem;
 	time_t not_before, not_after;
 	SSL_CTX *client, *server;
 };
 
-/* Builds from PEM texts: leaf first then intermediates; `roots_pem` one or several roots; `key_pem` is not kept as
- * text. TLS 1.3 only, AES-128-GCM first then AES-256-GCM, groups X25519 and P-256 and P-384, ALPN h2, no tickets, no
- * resumption, read-ahead with 128 KiB buffers, SSL_MODE_RELEASE_BUFFERS. 0 or -EINVAL (with *ret_error a static text).
+/* Builds from PEM texts: leaf first then intermediates; `key_pem` is not kept as text. TLS 1.3 only, AES-128-GCM first
+ * then AES-256-GCM, groups X25519 and P-256 and P-384, ALPN h2, no tickets, no resumption, read-ahead with 128 KiB
+ * buffers, SSL_MODE_RELEASE_BUFFERS. 0 or -EINVAL (with *ret_error a static text).
  */
-int tls_identity_new(const char *chain_pem, const char *key_pem, const char *roots_pem, struct tls_identity **ret,
-		     const char **ret_error);
+int tls_identity_new(const char *chain_pem, const char *key_pem, struct tls_identity **ret, const char **ret_error);
 struct tls_identity *tls_identity_ref(struct tls_identity *id);
 struct tls_identity *tls_identity_unref(struct tls_identity *id);
 
-/* What one connection must prove. Attached to an SSL by tls_verify_attach; must outlive it. */
+struct trust;
+
+/* What one connection must prove, and what it proved. Attached to an SSL, which it must outlive; zeroes but for the
+ * first three fields. */
 struct tls_verify {
-	const char
-		*expected; /* client side: the exact SPIFFE ID that the server must present; NULL on the server side */
-	const char *trust_domain; /* server side: the trust domain the client must belong to */
-	enum wr_reason failure;	  /* out: why the handshake failed (WR_REASON_TLS_*), NONE while it has not */
-	char *peer;		  /* out: the peer's SPIFFE ID after success; owned, freed by tls_verify_done */
+	struct trust *trust;  /* what is believed; borrowed */
+	const char *expected; /* client role: the exact SPIFFE ID that the server must present */
+	bool server;	      /* our role: the peer may be anybody of a trust domain that the roots may vouch for */
+	/* out: */
+	enum wr_reason failure; /* why the handshake failed (WR_REASON_TLS_*), NONE while it has not */
+	const char *detail;	/* more about it, static, or NULL */
+	char *peer;		/* the peer's SPIFFE ID; owned, as what follows, until tls_verify_done */
+	char *peer_serial;	/* of its leaf, decimal */
+	STACK_OF(X509) * chain; /* as verified, from leaf to root */
+	time_t not_after;	/* when the first certificate of the chain expires */
 };
 void tls_verify_done(struct tls_verify *v);
 /* Makes an SSL of this identity for one connection (no descriptor yet) whose certificate check fills *v. NULL: no

@@ -9,6 +9,7 @@
 #include "engine/model/model.h"
 
 struct engine;
+struct trust;
 struct loop;
 struct cJSON;
 
@@ -31,8 +32,10 @@ struct engine_config {
 	/* Of the tunnels' sockets (tcp(7) TCP_CONGESTION); NULL or empty: the system's. bbr without an fq qdisc paces
 	 * by a timer for every 64 KiB, which costs a fifth of the sender's CPU. Borrowed. */
 	const char *tunnel_congestion;
-	unsigned dial_timeout_ms; /* deadline of a whole outbound set-up: dial, TLS, SETTINGS, CONNECT, retries */
-	const char *trust_domain, *cluster_id, *network;
+	unsigned dial_timeout_ms;   /* deadline of a whole outbound set-up: dial, TLS, SETTINGS, CONNECT, retries */
+	uint64_t tunnel_max_age_ms; /* then a tunnel is replaced; 0: never for its age */
+	struct trust *trust;	    /* at the start; engine_new takes references of its own */
+	const char *cluster_id, *network;
 	enum source_binding source_binding;
 	struct loop *control; /* completions are posted here */
 	/* Called on a worker, inside the pod's namespace not required: writes the agent's ownership of `fd` into the
@@ -61,6 +64,8 @@ struct engine *engine_free(struct engine *e);
 /* Adds a pod; accepting begins at once. 0 or -errno (nothing is taken over then). */
 int engine_pod_add(struct engine *e, const struct engine_pod_config *cfg);
 void engine_pod_set_identity(struct engine *e, uint32_t number, struct tls_identity *id);
+/* What is believed of peers' certificates from now on; live tunnels that do not pass by it are ended. */
+void engine_set_trust(struct engine *e, struct trust *t);
 /* Its policies apply from then on to open connections as well. */
 void engine_pod_set_workload(struct engine *e, uint32_t number, struct workload *w);
 /* The kernel refused a plaintext connection to the pod, `times` since it last said so: logged, counted and traced as
