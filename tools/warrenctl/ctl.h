@@ -87,6 +87,10 @@ void resources_print(cJSON *resources);
 int policy_show(struct ctl *c, const char *name);
 int policy_lint(struct ctl *c);
 
+/* --- certificate.c: commands; arg may be NULL --- */
+int certificate_rotate(struct ctl *c, const char *arg);
+int certificate_revoke(struct ctl *c, const char *arg);
+
 /* --- bpf.c: `bpf show` as text --- */
 void bpf_print(const cJSON *dump);
 

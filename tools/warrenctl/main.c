@@ -37,7 +37,11 @@ static const struct column tunnel_columns[] = {
 	{"PEER", "peer_identity", AS_TEXT}};
 static const struct column certificate_columns[] = {{"IDENTITY", "identity", AS_TEXT},
 						    {"STATE", "state", AS_TEXT},
+						    {"NOT BEFORE", "not_before", AS_TEXT},
 						    {"NOT AFTER", "not_after", AS_TEXT},
+						    {"RENEWAL", "next_renewal", AS_TEXT},
+						    {"ROTATION", "root_rotation", AS_TEXT},
+						    {"CRL", "crl", AS_TEXT},
 						    {"USERS", "users", AS_NUMBER},
 						    {"SERIAL", "serial", AS_TEXT}};
 
@@ -376,6 +380,10 @@ static const struct command {
 	 "per worker: share of time at work, bytes that apps have not taken and their limit, stream windows",
 	 cmd_memory},
 	{"certificate", "list", "", "certificates of this node's workloads", cmd_certificate},
+	{"certificate", "rotate-root", "[--finish|--force]",
+	 "replace the embedded CA's root in three steps; --force waits for nothing", certificate_rotate},
+	{"certificate", "revoke", "SERIAL|IDENTITY", "put on the embedded CA's revocation list; ends live tunnels",
+	 certificate_revoke},
 	{"bpf", "show", "", "wanted versus attached, programs, links, maps decoded (*)", cmd_bpf},
 	{"config", "list", "", "resources: applied, refused, ignored or not enforced, where and why", cmd_config_list},
 	{"config", "dump", "", "options, resources with their state, the whole model; always as JSON", cmd_config_dump},
@@ -514,7 +522,7 @@ static int run(struct ctl *c, int n, char **words)
 }
 
 /* Options without a letter. */
-enum long_option { ONLY_LONG = 256, OPT_RUN_DIR, OPT_PIN_DIR, OPT_ALL, OPT_FROM, OPT_TO, OPT_PLAINTEXT, OPT_UNMANAGED };
+enum long_option { ONLY_LONG = 256, OPT_RUN_DIR, OPT_PIN_DIR, OPT_WORD, OPT_FROM, OPT_TO, OPT_PLAINTEXT };
 
 static int wrong_option(struct ctl *c, int opt, char **argv)
 {
@@ -539,17 +547,19 @@ static int options(struct ctl *c, int argc, char **argv, int *ret_code)
 					      {"pin-dir", required_argument, NULL, OPT_PIN_DIR},
 					      {"version", no_argument, NULL, 'V'},
 					      {"help", no_argument, NULL, 'h'},
-					      {"all", no_argument, NULL, OPT_ALL},
-					      {"unmanaged", no_argument, NULL, OPT_UNMANAGED},
+					      {"all", no_argument, NULL, OPT_WORD},
+					      {"unmanaged", no_argument, NULL, OPT_WORD},
+					      {"finish", no_argument, NULL, OPT_WORD},
+					      {"force", no_argument, NULL, OPT_WORD},
 					      {"from", required_argument, NULL, OPT_FROM},
 					      {"to", required_argument, NULL, OPT_TO},
 					      {"plaintext", no_argument, NULL, OPT_PLAINTEXT},
 					      {NULL, 0, NULL, 0}};
-	static char all_word[] = "--all", unmanaged_word[] = "--unmanaged", *word = NULL;
-	int opt, n;
+	static char word[16];
+	int opt, n, which = 0;
 
 	opterr = 0;
-	while ((opt = getopt_long(argc, argv, ":jpn:f:Vh", known, NULL)) != -1) {
+	while ((opt = getopt_long(argc, argv, ":jpn:f:Vh", known, &which)) != -1) {
 		switch (opt) {
 		case 'j':
 			c->json = true;
@@ -569,11 +579,8 @@ static int options(struct ctl *c, int argc, char **argv, int *ret_code)
 		case OPT_PIN_DIR:
 			c->pin_dir = optarg;
 			break;
-		case OPT_ALL:
-			word = all_word;
-			break;
-		case OPT_UNMANAGED:
-			word = unmanaged_word;
+		case OPT_WORD:
+			snprintf(word, sizeof(word), "--%s", known[which].name);
 			break;
 		case OPT_FROM:
 			c->from = optarg;
@@ -599,7 +606,7 @@ static int options(struct ctl *c, int argc, char **argv, int *ret_code)
 	n = argc - optind;
 	memmove(argv, argv + optind, (size_t)n * sizeof(*argv));
 	/* It stands for a name; its own place in argv, before optind, is free. */
-	if (word)
+	if (*word)
 		argv[n++] = word;
 	return n;
 }

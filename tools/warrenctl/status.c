@@ -76,8 +76,8 @@ void status_print(const cJSON *s)
 	print_names(member(s, "without"), "without");
 	printf("pods:");
 	print_numbers(member(s, "pods"), "");
-	printf("\nconnections: %.0f open\ntunnels: %.0f open\nca: %s\n", number_of(s, "connections"),
-	       number_of(s, "tunnels"), text_of(s, "ca"));
+	printf("\nconnections: %.0f open\ntunnels: %.0f open\nca: %s; who can read %s can issue every identity\n",
+	       number_of(s, "connections"), number_of(s, "tunnels"), text_of(s, "ca"), text_of(s, "ca_folder"));
 	print_source(member(s, "source"));
 	cJSON_ArrayForEach(i, member(s, "counters")) {
 		if (cJSON_IsNumber(i) && i->string)
