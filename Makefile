@@ -48,7 +48,7 @@ BENCH_TOOLS := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/*.
 FUZZERS := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 BINARIES := $(B)/warren-agent $(B)/warrenctl
 
-.PHONY: all help deps demo demo-shell test test-san unit bench fuzz mutants check fmt install clean test-programs
+.PHONY: all help deps demo demo-shell test test-san soak unit bench fuzz mutants check fmt install clean test-programs
 .DELETE_ON_ERROR:
 .SECONDARY:
 
@@ -81,6 +81,10 @@ test-san: deps ## the suite under ASan+UBSan, then under TSan, with small bulk s
 	$(Q)for s in address thread; do \
 		$(MAKE) --no-print-directory SAN=$$s binaries test-programs && \
 		WR_SCALE=0.1 WR_SAN=$$s WR_BUILD=build/san-$$s $(PYTHON) tests/run || exit 1; done
+
+soak: all ## five minutes of renewals every few seconds under one open connection
+	$(Q)$(MAKE) --no-print-directory test-programs
+	$(Q)WR_SOAK=1 WR_BUILD=$(B) $(PYTHON) tests/run --no-fallbacks test_one_stream_lives_through_renewals
 
 .PHONY: binaries
 binaries: $(BINARIES)
