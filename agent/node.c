@@ -266,14 +266,16 @@ static struct source_config source_settings(struct node *n)
 				      .arg = n};
 }
 
-/* Identities, certificates and policies all rest on one name: it is settled before the first of them. */
-static int choose_trust_domain(struct node *n)
+/* Identities, certificates, trust and policies all rest on these names: they are settled before the first of them. */
+static int choose_domains(struct node *n)
 {
 	struct source_config sc = source_settings(n);
-	int r = n->o.trust_domain_given ? 0 : source_read_trust_domain(&sc, &n->trust_domain);
+	int r = source_read_domains(&sc, &n->trust_domain, &n->trust_domain_aliases);
 
-	if (n->trust_domain)
+	if (n->trust_domain && !n->o.trust_domain_given)
 		n->o.trust_domain = n->trust_domain;
+	if (n->trust_domain_aliases && !n->o.trust_domain_aliases_given)
+		n->o.trust_domain_aliases = n->trust_domain_aliases;
 	return r < 0 ? node_fail(r, "%s: cannot look for the trust domain: %s", n->o.source, strerror(-r)) : 0;
 }
 
@@ -342,7 +344,7 @@ int node_start(const struct options *o, struct node **ret)
 	r = r < 0 ? r : node_watch_signals(n);
 	r = r < 0 ? r : start_logs(o);
 	r = r < 0 ? r : node_make_dirs(n);
-	r = r < 0 ? r : choose_trust_domain(n);
+	r = r < 0 ? r : choose_domains(n);
 	r = r < 0 ? r : become_the_agent(n);
 	r = r < 0 ? r : start_doors(n);
 	r = r < 0 ? r : start_capture(n);
@@ -402,6 +404,7 @@ struct node *node_free(struct node *n)
 	cJSON_Delete(n->without);
 	free(n->pins);
 	free(n->trust_domain);
+	free(n->trust_domain_aliases);
 	free(n->dir);
 	free(n->state_dir);
 	free(n->socket_path);

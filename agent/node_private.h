@@ -42,8 +42,8 @@ struct node {
 	size_t n_inherited;
 	struct cJSON *without; /* capture_without at the start */
 	char *dir, *state_dir, *socket_path, *lock_path;
-	char *pins;	    /* the node's folder of pins */
-	char *trust_domain; /* the mesh's own; NULL: the option's */
+	char *pins;				   /* the node's folder of pins */
+	char *trust_domain, *trust_domain_aliases; /* the mesh's own; NULL: it names none */
 	int lock_fd, pins_fd, readiness_fd;
 	struct watch signals;
 	struct timer drain, idle;

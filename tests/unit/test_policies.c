@@ -366,7 +366,7 @@ static bool allowed(const char *domain)
 
 static void the_config_map_counts(void **state)
 {
-	char *domain = NULL;
+	char *domain = NULL, *aliases = NULL;
 
 	(void)state;
 	load(PODS POLICY("p", "shop", ALLOW_OLD));
@@ -380,9 +380,11 @@ static void the_config_map_counts(void **state)
 			   "data:\n  mesh: |\n    trustDomain: t.org\n    trustDomainAliases: [old.org]\n    "
 			   "rootNamespace: bank\n");
 	assert_true(allowed("example.org") && allowed("old.org") && !allowed("t.org"));
-	assert_int_equal(policies_trust_domain(NULL, &store, &domain), 0);
+	assert_int_equal(policies_domains(NULL, &store, &domain, &aliases), 0);
 	assert_string_equal(domain, "t.org");
+	assert_string_equal(aliases, "old.org");
 	free(domain);
+	free(aliases);
 	/* A map that is not in order leaves the last one in force. */
 	load(PODS POLICY("p", "shop", ALLOW_OLD) MESH("trustDomainAliases: old.org"));
 	assert_true(allowed("old.org"));

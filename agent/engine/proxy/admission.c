@@ -15,6 +15,17 @@ static const struct workload *owner_of(const struct worker *w, const struct ip_a
 	return o && !o->addrs_disputed ? o : NULL;
 }
 
+/* Whether two SPIFFE IDs name the same account: in one trust domain, which the handshake has accepted, its aliases mean
+ * the same. */
+static bool same_account(const char *a, const char *b)
+{
+	static const size_t scheme = sizeof("spiffe://") - 1;
+	const char *x = strlen(a) > scheme ? strchr(a + scheme, '/') : NULL;
+	const char *y = strlen(b) > scheme ? strchr(b + scheme, '/') : NULL;
+
+	return x && y && !strcmp(x, y);
+}
+
 enum wr_reason admission_binding(const struct conn *c)
 {
 	const struct worker *w = c->pod->w;
@@ -23,8 +34,8 @@ enum wr_reason admission_binding(const struct conn *c)
 	if (w->e->cfg.source_binding == BINDING_OFF)
 		return WR_REASON_NONE;
 	if (owner)
-		return strcmp(owner->identity, c->tunnel->verify.peer) ? WR_REASON_SRC_IDENTITY_MISMATCH
-								       : WR_REASON_NONE;
+		return same_account(owner->identity, c->tunnel->verify.peer) ? WR_REASON_NONE
+									     : WR_REASON_SRC_IDENTITY_MISMATCH;
 	if (w->e->cfg.source_binding == BINDING_ENFORCE)
 		return WR_REASON_SOURCE_UNBOUND;
 	reason_count(WR_REASON_SOURCE_UNBOUND);
@@ -77,7 +88,7 @@ void admission_drain_former_owners(struct worker *w)
 			const char *identity = t->server ? t->verify.peer : t->expected;
 			const struct workload *owner = owner_of(w, &t->remote.ip);
 
-			if (owner && identity && !t->goaway && strcmp(owner->identity, identity))
+			if (owner && identity && !t->goaway && !same_account(owner->identity, identity))
 				tunnel_retire(t);
 		}
 	}

@@ -30,15 +30,36 @@ static const struct resource *mesh_resource(const char *root_namespace, const st
 	return r && r->tree && r->kind == KIND_MESH_CONFIG ? r : NULL;
 }
 
-int policies_trust_domain(const char *root_namespace, const struct store *s, char **ret)
+/* Names with commas between them; NULL: none, or (with *ret_error) no memory. */
+static char *join(char *const *names, size_t n, int *ret_error)
+{
+	size_t size = 1;
+	char *text, *at;
+
+	for (size_t i = 0; i < n; i++)
+		size += strlen(names[i]) + 1;
+	text = n ? malloc(size) : NULL;
+	*ret_error = n && !text ? -ENOMEM : 0;
+	at = text;
+	for (size_t i = 0; text && i < n; i++)
+		at = stpcpy(stpcpy(at, i ? "," : ""), names[i]);
+	return text;
+}
+
+int policies_domains(const char *root_namespace, const struct store *s, char **ret_domain, char **ret_aliases)
 {
 	struct mesh_config m = {0};
 	int r = 0;
 	const struct resource *map = mesh_resource(root_namespace, s, &r);
+	char *aliases = NULL;
 
 	r = map ? mesh_config_read(map->tree, &m) : r;
 	if (r == 0)
-		*ret = take_ptr(m.trust_domain);
+		aliases = join(m.aliases, m.n_aliases, &r);
+	if (r == 0) {
+		*ret_domain = take_ptr(m.trust_domain);
+		*ret_aliases = aliases;
+	}
 	mesh_config_done(&m);
 	return r;
 }

@@ -45,8 +45,9 @@ int policies_set_of(struct policies *p, const char *namespace_, const cJSON *lab
 void policies_end(struct policies *p, bool commit);
 void policies_done(struct policies *p);
 
-/* What the mesh's ConfigMap says, malloc'd; NULL: nothing. 0 or -ENOMEM. */
-int policies_trust_domain(const char *root_namespace, const struct store *s, char **ret);
+/* The trust domain and the aliases (with commas between them) that the mesh's ConfigMap names, malloc'd; NULL: none. 0
+ * or -ENOMEM. */
+int policies_domains(const char *root_namespace, const struct store *s, char **ret_domain, char **ret_aliases);
 
 /* Borrowed; NULL: no such policy. */
 const struct policy_entry *policies_find(const struct policies *p, const char *key);

@@ -327,7 +327,7 @@ static int set_paths(struct source *s)
 	return s->path && (s->state_path || !s->cfg.state_dir) ? 0 : -ENOMEM;
 }
 
-int source_read_trust_domain(const struct source_config *cfg, char **ret)
+int source_read_domains(const struct source_config *cfg, char **ret_domain, char **ret_aliases)
 {
 	struct source s = {.cfg = *cfg, .store.quiet = true};
 	int r = is_dir(cfg) ? set_paths(&s) : 0;
@@ -336,7 +336,7 @@ int source_read_trust_domain(const struct source_config *cfg, char **ret)
 		load_state(&s);
 	if (s.path)
 		(void)read_folder(&s);
-	r = r < 0 ? r : policies_trust_domain(cfg->root_namespace, &s.store, ret);
+	r = r < 0 ? r : policies_domains(cfg->root_namespace, &s.store, ret_domain, ret_aliases);
 	store_done(&s.store);
 	free(s.path);
 	free(s.state_path);

@@ -27,9 +27,9 @@ struct source_config {
 	void *arg;
 };
 
-/* The trust domain that the mesh's ConfigMap names, malloc'd; NULL: it names none. Before source_open(), because
- * certificates rest on it, too. 0 or -ENOMEM. */
-int source_read_trust_domain(const struct source_config *cfg, char **ret);
+/* The trust domain and its aliases (with commas between them) that the mesh's ConfigMap names, malloc'd; NULL: it names
+ * none. Before source_open(), because certificates and trust rest on them, too. 0 or -ENOMEM. */
+int source_read_domains(const struct source_config *cfg, char **ret_domain, char **ret_aliases);
 /* 0, or -errno with *ret_error (malloc'd). The first `changed` call may come from inside. */
 int source_open(const struct source_config *cfg, struct loop *loop, struct source **ret, char **ret_error);
 struct source *source_free(struct source *s);
