@@ -266,7 +266,7 @@ class Pod:
     def start(self, *args, name=None, **kw):
         return Process(self.mesh, name or self.name + "-" + os.path.basename(args[0]), args, netns=self.netns, **kw)
 
-    def outcome(self, address, port, timeout=5.0):
+    def outcome(self, address, port=7, timeout=5.0):
         """"ok", "reset", "refused", "timeout" or "closed": what the app sees of one connection to an echo server."""
         try:
             with self.connect(address, port, timeout) as s:

@@ -9,6 +9,7 @@ import time
 
 import certs
 import hbone
+from policies import authorization, peer, principal
 from mesh import BUILD, Mesh, check, eventually
 
 FALLBACK = False
@@ -30,27 +31,6 @@ def setup():
     m.start_agents()
     m.root = certs.root_file(m.ca)
     return m
-
-
-def authorization(name, action="ALLOW", rules=None, selector=None, namespace="demo", **extra):
-    spec = dict({"action": action}, **({"rules": rules} if rules is not None else {}))
-    if selector:
-        spec["selector"] = {"matchLabels": selector}
-    spec.update(extra)
-    return {"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "metadata": {"name": name, "namespace": namespace}, "spec": spec}
-
-
-def peer(mode, name="default", namespace="demo", selector=None, ports=None):
-    spec = {"mtls": {"mode": mode}}
-    if selector:
-        spec["selector"] = {"matchLabels": selector}
-    if ports:
-        spec["portLevelMtls"] = {str(k): {"mode": v} for k, v in ports.items()}
-    return {"apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication", "metadata": {"name": name, "namespace": namespace}, "spec": spec}
-
-
-def principal(pod):
-    return pod.identity[len("spiffe://"):]
 
 
 class Policies:
