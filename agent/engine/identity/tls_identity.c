@@ -40,9 +40,12 @@ STACK_OF(X509) * identity_read_certs(const char *pem)
 	STACK_OF(X509) *certs = sk_X509_new_null();
 	X509 *x;
 
-	while (bio && certs && (x = PEM_read_bio_X509(bio, NULL, NULL, NULL)))
+	while (bio && certs && (x = PEM_read_bio_X509(bio, NULL, NULL, NULL))) {
+		/* OpenSSL reads extensions when they are first asked for: let that be before threads share it. */
+		(void)X509_check_purpose(x, -1, 0);
 		if (!sk_X509_push(certs, x))
 			X509_free(x);
+	}
 	BIO_free(bio);
 	if (certs && !sk_X509_num(certs)) {
 		sk_X509_free(certs);
