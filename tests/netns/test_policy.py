@@ -344,6 +344,28 @@ def test_connections_older_than_enrolment(m):
     outbound.close()
 
 
+def test_a_flip_meets_more_than_one_round(m):
+    """More connections than a worker judges in one round, allowed and forbidden ones by turns: all of the latter end, none of the former."""
+    client, other, server = m.pods["client"], m.pods["other"], m.pods["server"]
+    listener = server.listen(4201, 1024)
+    sides = {client: [], other: []}
+    for _ in range(700):
+        for pod, sockets in sides.items():
+            sockets.append((pod.connect(server.ip, 4201), listener.accept()[0]))
+    with Policies(m) as p:
+        p.write(authorization("flip", "DENY", [{"from": [{"source": {"principals": [principal(client)]}}]}]))
+        ends = [[died(s, APPLIES_S) for s in pair] for pair in sides[client]]
+        check(ends == [["reset", "reset"]] * 700, "every forbidden one ends by reset on both sides", [e for e in ends if e != ["reset", "reset"]][:3])
+        for s, app in sides[other]:
+            app.sendall(b"k")
+            check(s.recv(1) == b"k", "those that stayed allowed live")
+    for pairs in sides.values():
+        for pair in pairs:
+            for s in pair:
+                s.close()
+    listener.close()
+
+
 def test_many_open_connections_and_flips(m):
     """Flips under live connections and new ones: nobody outlives his permission, nobody else is cut, memory comes back."""
     client, other, server = m.pods["client"], m.pods["other"], m.pods["server"]

@@ -287,16 +287,50 @@ void inbound_model_changed(struct worker *w)
 		look_again(list_entry(n, struct pod, node));
 }
 
-void inbound_recheck(struct pod *p)
+/* The next connections of a list whose front has not been looked at: each goes to the end, where new ones come. One
+ * that ends in between makes the count too large, and some are looked at twice. */
+static void recheck_some(struct pod *p, unsigned n)
 {
-	list_foreach_safe(n, tmp, &p->conns) {
-		struct conn *c = list_entry(n, struct conn, node);
+	for (p->unchecked -= n; n && !list_empty(&p->conns); n--) {
+		struct conn *c = list_entry(p->conns.next, struct conn, node);
 		struct policy_verdict v;
 
+		list_remove(&c->node);
+		list_append(&p->conns, &c->node);
 		if ((c->kind == CONN_IN_HBONE || c->kind == CONN_IN_PLAIN) && !c->awaiting_owner &&
 		    !admission_check(c, false, &v))
 			deny(c, &v);
 	}
+}
+
+void inbound_recheck_due(struct task *task)
+{
+	struct worker *w = container_of(task, struct worker, recheck);
+	unsigned budget = LIMIT_RECHECKS_A_ROUND;
+
+	list_foreach(pn, &w->pods) {
+		struct pod *p = list_entry(pn, struct pod, node);
+		unsigned n = p->unchecked;
+
+		/* However busy the rounds are: what is forbidden must not live on for it. */
+		if (n > budget && worker_now_ms(w) < p->recheck_by_ms)
+			n = budget;
+		recheck_some(p, n);
+		budget -= n < budget ? n : budget;
+		if (p->unchecked)
+			loop_defer(w->loop, task);
+	}
+}
+
+void inbound_recheck(struct pod *p)
+{
+	/* While some are left of an earlier change, they are no younger for this one. */
+	if (!p->unchecked)
+		p->recheck_by_ms = worker_now_ms(p->w) + LIMIT_RECHECK_MS;
+	p->unchecked = 0;
+	list_foreach(n, &p->conns)
+		p->unchecked++;
+	loop_defer(p->w->loop, &p->w->recheck);
 }
 
 void inbound_request(struct tunnel *t, int32_t id, const struct h2_headers *h, bool end_stream)

@@ -174,6 +174,7 @@ int worker_init(struct worker *w, struct engine *e, unsigned index)
 	list_init(&w->tunnels_doomed);
 	list_init(&w->tunnels_left);
 	task_init(&w->reap, reap);
+	task_init(&w->recheck, inbound_recheck_due);
 	if (getrandom(w->random, sizeof(w->random), 0) != (ssize_t)sizeof(w->random))
 		return -EIO;
 	w->plaintext = malloc(LIMIT_PLAINTEXT_BYTES);
@@ -197,6 +198,7 @@ void worker_close_all(struct worker *w)
 		loop_timer_cancel(w->loop, &p->drain);
 		p->drain.fn(&p->drain);
 	}
+	task_cancel(&w->recheck);
 	task_cancel(&w->reap);
 	reap(&w->reap);
 	tls_stream_thread_done();

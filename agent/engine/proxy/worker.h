@@ -61,6 +61,7 @@ struct worker {
 	struct list tunnels_doomed;
 	struct list tunnels_left; /* closed, but apps have not taken all that came over them */
 	struct task reap;
+	struct task recheck;  /* of connections whose pod's policies have changed */
 	uint16_t source_port; /* next to try for inbound dials */
 	struct policy_cache *verdicts;
 	struct tally tally;	 /* of what policies decided */
@@ -105,6 +106,8 @@ struct pod {
 	struct table pool;   /* pool key -> struct pool_entry */
 	struct list tunnels; /* all, both roles */
 	struct list conns;   /* all */
+	unsigned unchecked;  /* of them, from the front: admitted by policies that have changed since */
+	uint64_t recheck_by_ms;
 	unsigned handshakes; /* unfinished inbound ones */
 	bool draining, accepting;
 	struct timer drain;
@@ -250,8 +253,11 @@ void inbound_request(struct tunnel *t, int32_t id, const struct h2_headers *h, b
 void inbound_app_event(struct watch *w, uint32_t events);
 /* The model of c's worker has changed: those that wait for an address's owner look again. */
 void inbound_model_changed(struct worker *w);
-/* The policies of the pod have changed: what is no longer allowed is reset. */
+/* The policies of the pod have changed: what is no longer allowed is reset, some at a time, so that others are served.
+ */
 void inbound_recheck(struct pod *p);
+/* fn of the worker's recheck task. */
+void inbound_recheck_due(struct task *task);
 /* The kernel refused plaintext in our place, `times` since it last said so: the same line, counters and trace. */
 void inbound_denied_early(struct pod *p, const struct ip_port *src, const struct ip_port *dst, uint64_t times);
 /* What a failed dial (-errno) of a next hop, or of the app, is called in log and counters. */

@@ -96,5 +96,9 @@
 #define LIMIT_TALLY_ROWS 4096
 /* Latest verdicts that a worker keeps while somebody traces. */
 #define LIMIT_TRACE 256
+/* Open connections that are judged anew in one round of a worker after policies changed: those who are not meant wait
+ * for that long. After this time all that are left are judged at once. */
+#define LIMIT_RECHECKS_A_ROUND 256
+#define LIMIT_RECHECK_MS 500
 /* How long a caller whose address is another identity's waits for newer configuration. */
 #define LIMIT_OWNER_WAIT_MS 2000
