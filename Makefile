@@ -94,8 +94,8 @@ test-programs: $(UNIT) $(BPF_TESTS) $(TEST_TOOLS) $(INTEROP_TOOLS)
 unit: $(UNIT) ## the unit tests alone
 	$(Q)r=0; for t in $(UNIT); do ./$$t || r=1; done; exit $$r
 
-bench: all test-programs $(BENCH_TOOLS) ## the table of ratios, and JSON under build/
-	$(Q)$(PYTHON) tests/bench/bench.py
+bench: all test-programs $(BENCH_TOOLS) ## tables of what it costs, and JSON under build/; TABLES=policy, proxy: only those
+	$(Q)$(PYTHON) tests/bench/bench.py $(if $(TABLES),--tables=$(TABLES))
 
 FUZZ_SECONDS ?= 60
 fuzz: deps ## every fuzz target for FUZZ_SECONDS each

@@ -1,10 +1,12 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""`make bench`: Warren beside no mesh, a plain relay pair and an Envoy mutual-TLS pair, in one run on one topology.
+"""`make bench`: Warren beside no mesh, a plain relay pair and an Envoy mutual-TLS pair, in one run on one topology; and
+what policies cost (policy.py).
 
-Enters: the built binaries; leaves: a table on stdout and build/bench.json. Every figure is the median of interleaved rounds with
-its spread; ratios come first. Envoy plays what a pair of sidecars does: tcp_proxy, mutual TLS 1.3, P-256, no resumption,
-one worker, in the pods' namespaces. `--rounds N` (5), `--only NAME,...`, `--quick`.
+Enters: the built binaries; leaves: tables on stdout and build/bench.json, which holds what this run has measured. Every figure is
+the median of interleaved rounds with its spread; ratios come first. Envoy plays what a pair of sidecars does: tcp_proxy, mutual
+TLS 1.3, P-256, no resumption, one worker, in the pods' namespaces. `--tables NAME,...` of proxy, check, push, set-up, or policy for
+all but the first (`make bench TABLES=...`), `--rounds N` (5), `--only CASE,...` of the first, `--quick`.
 """
 import argparse
 import glob
@@ -20,6 +22,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import certs  # noqa: E402
 import envoy  # noqa: E402
+import policy  # noqa: E402
 from mesh import BUILD, Mesh, eventually, run  # noqa: E402
 
 IPERF, HTTP, ECHO = 5201, 8081, 7007
@@ -288,24 +291,17 @@ def show(found):
         print(row)
 
 
-def policy():
-    """What one policy check costs, no network in between."""
-    out = json.loads(run(os.path.join(BUILD, "bench", "policy_bench")).stdout)
-    print("\npolicy check, microseconds p50/p99/worst%25s%12s%24s%24s%24s" % ("compile ms", "bytes/rule", "peers with a rule", "peers without", "cached"))
-    for r in out:
-        row = "  %6d policies of 10 rules, %-24s%10.1f%12d" % (r["policies"], r["mix"], r["compile_ms"], r["bytes_per_rule"])
-        print(row + "".join("%24s" % "/".join("%.2f" % (r[k][x] / 1000) for x in ("p50", "p99", "worst")) for k in ("named", "strangers", "cached")))
-    return out
+def show_rows(title, rows):
+    """`rows`: what was measured on -> figure -> its values, the same figures in each row."""
+    names = list(next(iter(rows.values())))
+    print("\n%s: median [min..max]\n%20s" % (title, "") + "".join("%28s" % n for n in names))
+    for of, figures in rows.items():
+        v = [figures[n] for n in names]
+        print("%20s" % of + "".join("%28s" % ("%.4g [%.4g..%.4g]" % (statistics.median(x), min(x), max(x))) for x in v), flush=True)
 
 
-def main():
-    a = argparse.ArgumentParser()
-    a.add_argument("--rounds", type=int, default=5)
-    a.add_argument("--only", default="")
-    a.add_argument("--quick", action="store_true")
-    a = a.parse_args()
+def proxy(a, out):
     rounds, seconds, count = (1, 1, 300) if a.quick else (a.rounds, 2, 1000)
-    checks = policy()
     m = set_up()
     found = []
     try:
@@ -325,9 +321,44 @@ def main():
         # Also what an interrupted run has measured so far.
         if any(c.figures for c in found):
             show(found)
-            with open(os.path.join(BUILD, "bench.json"), "w") as f:
-                json.dump(dict({c.name: c.figures for c in found}, policy=checks), f, indent=1)
+            out.update({c.name: c.figures for c in found})
         m.close()
+
+
+def check(a, out):
+    out["policy"] = policy.check()
+
+
+def push(a, out):
+    out["policy_push"] = policy.push(1 if a.quick else a.rounds, show_rows)
+
+
+def policy_set_up(a, out):
+    out["policy_set_up"] = policy.set_up(1 if a.quick else a.rounds, show_rows, cpu_of)
+
+
+TABLES = {"check": check, "push": push, "set-up": policy_set_up, "proxy": proxy}
+
+
+def main():
+    a = argparse.ArgumentParser()
+    a.add_argument("--tables", default="policy,proxy")
+    a.add_argument("--rounds", type=int, default=5)
+    a.add_argument("--only", default="")
+    a.add_argument("--quick", action="store_true")
+    a = a.parse_args()
+    wanted = a.tables.replace("policy", "check,push,set-up").split(",")
+    unknown = [t for t in wanted if t not in TABLES]
+    if unknown:
+        sys.exit("bench: no table is called %r; there are %s, and policy for all but the last" % (unknown[0], ", ".join(TABLES)))
+    out = {}
+    try:
+        for name in wanted:
+            TABLES[name](a, out)
+    finally:
+        if out:
+            with open(os.path.join(BUILD, "bench.json"), "w") as f:
+                json.dump(out, f, indent=1)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,12 @@
  * Server and clients of the benchmark: one thread each, epoll, JSON on stdout.
  * load serve ECHO_PORT HTTP_PORT             echo, and a keep-alive HTTP responder
  * load ping IP PORT COUNT                    64-byte round trips: {"p50_us","p99_us"}
- * load connect IP PORT COUNT AT_ONCE [apart] connect, one byte each way, close: {"per_second"}; apart: each to the next
- * IP load hold IP PORT COUNT SECONDS            COUNT connections, each used once, held open: prints "open" when all
- * are
+ * load connect IP PORT COUNT AT_ONCE [apart] connect, one byte each way, close: {"per_second","p50_us","p99_us"}; with
+ *                                            apart each goes to the next IP
+ * load hold IP PORT COUNT SECONDS            COUNT connections, each used once, held open: prints "open" when all are
+ * load watch IP[,IP...] PORT COUNT           the same, until all have been ended: {"reset","last_s"}, on the monotonic
+ *                                            clock as Python's is
+ * load witness IP PORT SECONDS               one connection, a round trip each 500 us: {"worst_us"}
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -19,6 +22,8 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
+
+#define LOAD_FDS_MAX 65536
 
 static double now_us(void)
 {
@@ -140,17 +145,19 @@ static int ping(int count)
 /* `at_once` connections are always under way. */
 static int connects(int count, int at_once, bool apart)
 {
+	double start = now_us(), *began = calloc(LOAD_FDS_MAX, sizeof(*began)), *t = calloc((size_t)count, sizeof(*t));
 	int ep = epoll_create1(0), started = 0, done = 0;
-	double start = now_us();
 
 	while (done < count) {
 		struct epoll_event evs[64];
 		int n;
 
 		while (started < count && started - done < at_once) {
+			double now = now_us();
 			int fd = dial(false);
 			struct epoll_event ev = {.events = EPOLLOUT, .data.fd = fd};
 
+			began[fd] = now;
 			epoll_ctl(ep, EPOLL_CTL_ADD, fd, &ev);
 			started++;
 			if (apart)
@@ -179,29 +186,97 @@ static int connects(int count, int at_once, bool apart)
 					return 1;
 				}
 				close(fd);
-				done++;
+				t[done++] = now_us() - began[fd];
 			}
 		}
 	}
-	printf("{\"per_second\": %.1f}\n", count / ((now_us() - start) / 1e6));
+	start = (now_us() - start) / 1e6;
+	qsort(t, (size_t)count, sizeof(*t), by_value);
+	printf("{\"per_second\": %.1f, \"p50_us\": %.1f, \"p99_us\": %.1f}\n", count / start, t[count / 2],
+	       t[count * 99 / 100]);
+	free(t);
+	free(began);
 	return 0;
+}
+
+static int dial_used(void)
+{
+	int fd = dial(true);
+	char b = 'x';
+
+	if (send(fd, &b, 1, 0) != 1 || recv(fd, &b, 1, 0) != 1) {
+		perror("load: first byte");
+		exit(1);
+	}
+	return fd;
+}
+
+static void say_open(void)
+{
+	printf("open\n");
+	fflush(stdout);
 }
 
 static int hold(int count, int seconds)
 {
-	char b = 'x';
+	for (int i = 0; i < count; i++)
+		dial_used();
+	say_open();
+	sleep((unsigned)seconds);
+	return 0;
+}
 
+static int watch(char *ips, int count)
+{
+	struct in_addr to[16];
+	int ep = epoll_create1(0), n_to = 0, left = count, reset = 0;
+
+	for (char *ip = strtok(ips, ","); ip && n_to < 16; ip = strtok(NULL, ","))
+		inet_pton(AF_INET, ip, &to[n_to++]);
 	for (int i = 0; i < count; i++) {
-		int fd = dial(true);
+		struct epoll_event ev = {.events = EPOLLIN};
 
-		if (send(fd, &b, 1, 0) != 1 || recv(fd, &b, 1, 0) != 1) {
-			perror("load: hold");
+		target.sin_addr = to[i % n_to];
+		ev.data.fd = dial_used();
+		epoll_ctl(ep, EPOLL_CTL_ADD, ev.data.fd, &ev);
+	}
+	say_open();
+	while (left) {
+		struct epoll_event evs[256];
+		int n = epoll_wait(ep, evs, 256, 60000);
+		char b;
+
+		if (n <= 0) {
+			fprintf(stderr, "load: %d of %d connections are still open\n", left, count);
 			return 1;
 		}
+		for (int i = 0; i < n; i++, left--) {
+			reset += recv(evs[i].data.fd, &b, 1, MSG_DONTWAIT) < 0 && errno == ECONNRESET;
+			close(evs[i].data.fd);
+		}
 	}
-	printf("open\n");
-	fflush(stdout);
-	sleep((unsigned)seconds);
+	printf("{\"reset\": %d, \"last_s\": %.6f}\n", reset, now_us() / 1e6);
+	return 0;
+}
+
+static int witness(int seconds)
+{
+	double worst = 0, end = now_us() + seconds * 1e6, start;
+	int fd = dial_used();
+	char b = 'x';
+
+	say_open();
+	while ((start = now_us()) < end) {
+		if (send(fd, &b, 1, MSG_NOSIGNAL) != 1 || recv(fd, &b, 1, 0) != 1) {
+			perror("load: witness");
+			return 1;
+		}
+		if (now_us() - start > worst)
+			worst = now_us() - start;
+		/* Often enough to see a stall, seldom enough not to be the load itself. */
+		usleep(500);
+	}
+	printf("{\"worst_us\": %.1f}\n", worst);
 	return 0;
 }
 
@@ -220,7 +295,11 @@ int main(int argc, char **argv)
 	}
 	target.sin_family = AF_INET;
 	target.sin_port = htons((uint16_t)atoi(argv[3]));
+	if (!strcmp(argv[1], "watch"))
+		return watch(argv[2], atoi(argv[4]));
 	inet_pton(AF_INET, argv[2], &target.sin_addr);
+	if (!strcmp(argv[1], "witness"))
+		return witness(atoi(argv[4]));
 	if (!strcmp(argv[1], "ping"))
 		return ping(atoi(argv[4]));
 	if (!strcmp(argv[1], "connect") && argc >= 6)
