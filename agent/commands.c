@@ -307,11 +307,6 @@ static void config_list(void *arg, struct admin_call *c)
 	cJSON_Delete(dump);
 }
 
-static void policy_list(void *arg, struct admin_call *c)
-{
-	admin_reply(c, source_policy_dump(((struct node *)arg)->source));
-}
-
 static void config_dump(void *arg, struct admin_call *c)
 {
 	struct node *n = arg;
@@ -429,7 +424,6 @@ int node_register_commands(struct node *n)
 		{"bpf show", bpf_show},
 		{"config list", config_list},
 		{"config dump", config_dump},
-		{"policy list", policy_list},
 		{"log level", log_level},
 		{"pod release", pod_release},
 		{"pod enroll", pod_enroll},

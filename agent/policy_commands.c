@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What warrenctl asks about verdicts: what one would be and why (check), what they are (trace), how often each denied
- * (verdicts), and about connections that escape them. Requests come in from the admin socket, JSON leaves. Control
- * thread.
+ * What warrenctl asks about policies and verdicts: which there are (list), what one would be and why (check), what they
+ * are (trace), how often each denied (verdicts), and about connections that escape them. Requests come in from the
+ * admin socket, JSON leaves. Control thread.
  */
 #include "node_private.h"
 #include "engine/model/policy.h"
@@ -19,6 +19,36 @@ static const char *arg_text(const struct admin_call *c, const char *name)
 	const char *v = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(admin_args(c), name));
 
 	return v ? v : "";
+}
+
+/* --- list --- */
+
+/* What the source cannot know: a pod that its manifest puts into the mesh may not have got there. */
+static void add_outside(const struct node *n, cJSON *pod)
+{
+	const cJSON *uid = cJSON_GetObjectItemCaseSensitive(pod, "uid");
+	const struct workload *w = model_workload_by_uid(n->model, cJSON_GetStringValue(uid));
+	const char *why;
+	char text[600];
+
+	if (!w || cJSON_GetObjectItemCaseSensitive(pod, "not_enforced"))
+		return;
+	why = pods_outside(n->pods, w, text, sizeof(text));
+	if (why)
+		cJSON_AddStringToObject(pod, "not_enforced", why);
+}
+
+static void policy_list(void *arg, struct admin_call *c)
+{
+	const struct node *n = arg;
+	cJSON *list = source_policy_dump(n->source), *policy, *pod;
+
+	cJSON_ArrayForEach(policy, list) {
+		cJSON_ArrayForEach(pod, cJSON_GetObjectItemCaseSensitive(policy, "pods")) {
+			add_outside(n, pod);
+		}
+	}
+	admin_reply(c, list);
 }
 
 /* --- check --- */
@@ -133,15 +163,29 @@ static void add_provenance(cJSON *steps, const struct node *n, const struct ques
 	}
 }
 
+/* The answer for a pod that nobody stands before. */
+static cJSON *unjudged(const char *why)
+{
+	cJSON *o = cJSON_CreateObject();
+
+	cJSON_AddBoolToObject(o, "allow", true);
+	cJSON_AddStringToObject(o, "not_enforced", why);
+	cJSON_AddArrayToObject(o, "steps");
+	return o;
+}
+
 static void policy_check(void *arg, struct admin_call *c)
 {
 	struct node *n = arg;
 	struct question q = {0};
 	cJSON *o, *steps, *i;
+	const char *why;
+	char text[600];
 
 	if (!read_to(n, c, &q) || !read_from(n, c, &q))
 		return;
-	o = policy_explain(q.to->policy, &q.subject);
+	why = pods_outside(n->pods, q.to, text, sizeof(text));
+	o = why ? unjudged(why) : policy_explain(q.to->policy, &q.subject);
 	if (!o) {
 		admin_reply_error(c, ENOMEM, "out of memory");
 		return;
@@ -230,11 +274,11 @@ static void connection_close(void *arg, struct admin_call *c)
 
 int node_register_policy_commands(struct node *n)
 {
-	int r = admin_register(n->admin, "policy check", policy_check, n);
+	int r = admin_register(n->admin, "policy list", policy_list, n);
 
+	r = r < 0 ? r : admin_register(n->admin, "policy check", policy_check, n);
 	r = r < 0 ? r : admin_register(n->admin, "connection unmanaged", connection_unmanaged, n);
 	r = r < 0 ? r : admin_register(n->admin, "connection close", connection_close, n);
-
 	r = r < 0 ? r : admin_register(n->admin, "policy trace", policy_trace, n);
 	return r < 0 ? r : admin_register(n->admin, "policy verdicts", policy_verdicts, n);
 }

@@ -57,6 +57,9 @@ unsigned pods_close_unmanaged(const struct pods *p);
  * right: no annotation, a namespace that is another's, a foreign socket. Not for hostNetwork and injected
  * sidecars, which stay out by design, nor for what was released by hand. */
 void pods_alarms(const struct pods *p, struct cJSON *list);
+/* Why no connection to this pod of the node is judged here: its manifest, or how far its enrolment got; NULL: it is
+ * enrolled. buf may hold the answer. */
+const char *pods_outside(const struct pods *p, const struct workload *w, char *buf, size_t size);
 /* Pods that capture holds closed if the agent ends now: enrolled, or left over and not back yet. */
 unsigned pods_held(const struct pods *p);
 /* Names of pods that are still pending, for readiness; static buffer. "" when none is. A refused pod is not.

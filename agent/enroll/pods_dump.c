@@ -62,6 +62,21 @@ void pods_alarms(const struct pods *p, struct cJSON *list)
 	cJSON_AddItemToArray(list, cJSON_CreateString(text));
 }
 
+const char *pods_outside(const struct pods *p, const struct workload *w, char *buf, size_t size)
+{
+	const struct enrolment *e = table_get_str(&p->by_uid, w->uid);
+
+	if (workload_outside(w))
+		return workload_outside(w);
+	if (!e)
+		return "it is not enrolled";
+	if (e->state == POD_ENROLLED)
+		return NULL;
+	snprintf(buf, size, "it is %s%s%s", enrolment_states[e->state], e->reason && *e->reason ? ": " : "",
+		 e->reason ? e->reason : "");
+	return buf;
+}
+
 unsigned pods_held(const struct pods *p)
 {
 	return pods_count(p).enrolled + (unsigned)p->n_left;

@@ -190,7 +190,7 @@ def test_policies(m):
         check(r.code == OK and re.search(r"^KIND +NAMESPACE +NAME +ACTION +SCOPE +STATE +PODS +REASON$", r.out, re.M), "a table", r)
         check(re.search(r"^AuthorizationPolicy +demo +somebody +ALLOW +workload +enforced here +1 +-$", r.out, re.M), "enforced", r)
         check(re.search(r"^AuthorizationPolicy +demo +typo +closes +workload +refused +1 +spec.rules\[0\].form: unknown field, did you mean from\? \(line \d+\)$", r.out, re.M), "refused", r)
-        check(re.search(r"^PeerAuthentication +empty +nobodys +STRICT +namespace +enforced here +0 +-$", r.out, re.M), "of no pod here", r)
+        check(re.search(r"^PeerAuthentication +empty +nobodys +STRICT +namespace +enforced here +0 +for no pod of the mesh yet; or .* misspelt$", r.out, re.M), "of no pod at all", r)
         r = ctl(m, "policy", "show", "demo/somebody")
         check(r.code == OK and "\n  selector app=client\n" in r.out and "\n  pod demo/client\n" in r.out and "policies.yaml:" in r.out, "one policy", r)
         check("typo" not in r.out, "only that", r)

@@ -3,6 +3,7 @@
 and what the command line says of each verdict."""
 import json
 import os
+import re
 import socket
 import subprocess
 import time
@@ -259,6 +260,25 @@ def test_check(m):
                       ["--to=demo/server:7"], ["--from=ip:1.2.3", "--to=demo/server:7"]):
             code, text = ctl(m, "policy", "check", *wrong)
             check(code >= 2, "an error", wrong, text)
+
+
+def test_a_pod_outside_the_mesh(m):
+    """What no agent stands before is not called denied, and a policy for it not enforced."""
+    node = m.agents[1]
+    with Policies(m, authorization("nothing", rules=[])):
+        for name, why in (("plain", "it is not labelled into the mesh"), ("other", "released by hand")):
+            if name == "other":
+                node.ctl("pod", "release", "demo/other")
+            r = node.ctl("policy", "check", "--from=demo/client", "--to=demo/%s:7" % name, check_rc=False)
+            check(r.returncode == 0 and r.stdout.startswith("allowed  NOT ENFORCED here: ") and why in r.stdout, "nobody denies", r.stdout, r.stderr)
+            text = node.ctl("policy", "show", "nothing").stdout
+            check(re.search(r"pod demo/%s  not enforced: .*%s" % (name, why), text), "nor enforces", text)
+        check(outcome(m.pods["client"], m.pods["plain"].ip) == "ok", "and so it is")
+        check("1 of 3" in node.ctl("policy", "list").stdout, "also in the list", node.ctl("policy", "list").stdout)
+        node.ctl("pod", "enroll", "demo/other")
+        r = eventually(lambda: (lambda r: r if r.returncode else None)(node.ctl("policy", "check", "--from=demo/server", "--to=demo/other:7", check_rc=False)),
+                       5, "enforced again")
+        check("DENIED  policy_no_allow" in r.stdout, "by the policy", r.stdout)
 
 
 def test_trace(m):

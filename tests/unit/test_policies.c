@@ -311,6 +311,18 @@ static void a_misspelt_document_is_refused(void **state)
 			 RESOURCE_REFUSED);
 }
 
+static void a_policy_for_no_pod_says_so(void **state)
+{
+	cJSON *list;
+
+	(void)state;
+	load(PODS POLICY("nowhere", "shp", ALLOW_A) POLICY("here", "bank", ALLOW_A));
+	list = assemble_policy_dump(&assembly, &store);
+	assert_non_null(strstr(decode_string(named(list, "nowhere"), "reason", ""), "no pod of the mesh"));
+	assert_null(get(named(list, "here"), "reason"));
+	cJSON_Delete(list);
+}
+
 static void a_bad_policy_of_the_mesh_spares_who_has_none(void **state)
 {
 	cJSON *alarms = cJSON_CreateArray(), *list;
@@ -481,6 +493,7 @@ int main(void)
 		TEST(what_was_last_good_survives_a_restart),
 		TEST(what_never_was_valid_closes_its_scope),
 		TEST(a_misspelt_document_is_refused),
+		TEST(a_policy_for_no_pod_says_so),
 		TEST(a_bad_policy_of_the_mesh_spares_who_has_none),
 		TEST(a_file_that_cannot_be_parsed_alarms),
 		TEST(the_config_map_counts),

@@ -12,21 +12,37 @@
 
 /* --- list and show --- */
 
-static const struct column columns[] = {{"KIND", "kind", AS_TEXT},	  {"NAMESPACE", "namespace", AS_TEXT},
-					{"NAME", "name", AS_TEXT},	  {"ACTION", "does", AS_TEXT},
-					{"SCOPE", "scope", AS_TEXT},	  {"STATE", "state", AS_TEXT},
-					{"PODS", "pod_count", AS_NUMBER}, {"REASON", "reason", AS_TEXT}};
+static const struct column columns[] = {{"KIND", "kind", AS_TEXT},	{"NAMESPACE", "namespace", AS_TEXT},
+					{"NAME", "name", AS_TEXT},	{"ACTION", "does", AS_TEXT},
+					{"SCOPE", "scope", AS_TEXT},	{"STATE", "state", AS_TEXT},
+					{"PODS", "pod_count", AS_TEXT}, {"REASON", "reason", AS_TEXT}};
+
+/* "2", or "1 of 4" when it is not enforced on three of them. */
+static void add_pod_count(cJSON *p)
+{
+	int all = cJSON_GetArraySize(member(p, "pods")), enforced = all;
+	const cJSON *i;
+	char text[32];
+
+	cJSON_ArrayForEach(i, member(p, "pods")) {
+		enforced -= *text_of(i, "not_enforced") != 0;
+	}
+	snprintf(text, sizeof(text), "%d", all);
+	if (enforced < all)
+		snprintf(text, sizeof(text), "%d of %d", enforced, all);
+	cJSON_DeleteItemFromObjectCaseSensitive(p, "pod_count");
+	cJSON_AddStringToObject(p, "pod_count", text);
+}
 
 /* What a row has room for. */
 static void add_summary(cJSON *p)
 {
 	cJSON_DeleteItemFromObjectCaseSensitive(p, "does");
-	cJSON_DeleteItemFromObjectCaseSensitive(p, "pod_count");
 	cJSON_AddStringToObject(p, "does",
 				is_true(p, "closed")	? "closes"
 				: *text_of(p, "action") ? text_of(p, "action")
 							: text_of(p, "mode"));
-	cJSON_AddNumberToObject(p, "pod_count", cJSON_GetArraySize(member(p, "pods")));
+	add_pod_count(p);
 }
 
 static void print_pod(const cJSON *pod)

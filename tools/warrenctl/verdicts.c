@@ -35,6 +35,8 @@ static void print_verdict(const cJSON *v)
 	printf("%s", is_true(v, "allow") ? "allowed" : "DENIED");
 	if (*text_of(v, "reason") && !is_true(v, "allow"))
 		printf("  %s", text_of(v, "reason"));
+	if (*text_of(v, "not_enforced"))
+		printf("  NOT ENFORCED here: %s", text_of(v, "not_enforced"));
 	if (*text_of(v, "policy"))
 		printf("  %s", text_of(v, "policy"));
 	printf("\n");

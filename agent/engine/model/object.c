@@ -49,6 +49,14 @@ struct workload *workload_unref(struct workload *w)
 	return NULL;
 }
 
+const char *workload_outside(const struct workload *w)
+{
+	return w->host_network	? "hostNetwork: it has no network namespace of its own"
+	       : w->has_sidecar ? "it has a sidecar, which is in charge of it"
+	       : !w->labelled	? "it is not labelled into the mesh"
+				: NULL;
+}
+
 struct service *service_new(void)
 {
 	struct service *s = calloc(1, sizeof(*s));

@@ -98,15 +98,6 @@ static void add_content(cJSON *o, const struct policy_entry *e)
 
 /* --- pods --- */
 
-/* Why no connection to this pod is judged; NULL: it is in the mesh. Whether it is enrolled is not known here. */
-static const char *outside(const struct workload *w)
-{
-	return w->host_network	? "hostNetwork: it has no network namespace of its own"
-	       : w->has_sidecar ? "it has a sidecar, which is in charge of it"
-	       : !w->labelled	? "it is not labelled into the mesh"
-				: NULL;
-}
-
 /* The other PeerAuthentication of the same level that counts for this pod in place of d's; NULL: d's own does. */
 static const struct peer_auth *winner(const struct dump *d, const struct resource *pod)
 {
@@ -141,7 +132,9 @@ static bool is_spared(const struct dump *d, const struct resource *pod)
 
 static void add_pod(const struct dump *d, const struct resource *pod, const struct workload *w, cJSON *o)
 {
-	const char *why = outside(w) ? outside(w) : is_spared(d, pod) ? "it has no other policy" : NULL;
+	const char *why = workload_outside(w) ? workload_outside(w)
+			  : is_spared(d, pod) ? "it has no other policy"
+					      : NULL;
 	const struct peer_auth *other = d->e->peer_auth && !d->e->peer_auth->closed ? winner(d, pod) : NULL;
 	char name[600];
 	cJSON *item = cJSON_CreateObject();
@@ -158,22 +151,27 @@ static void add_pod(const struct dump *d, const struct resource *pod, const stru
 	cJSON_AddItemToArray(cJSON_GetObjectItemCaseSensitive(o, "pods"), item);
 }
 
-/* Those of this node: the others' agents know about theirs. */
-static void add_pods(const struct dump *d, cJSON *o)
+/* Those of this node: the others' agents know about theirs. How many the whole mesh has. */
+static size_t add_pods(const struct dump *d, cJSON *o)
 {
+	size_t n = 0;
 	struct table_iter it = {0};
 	const struct resource *r;
 
 	cJSON_AddArrayToObject(o, "pods");
 	if (d->e->policy && d->e->policy->target_ref)
-		return;
+		return 0;
 	while ((r = table_next(&d->s->resources, &it))) {
 		_cleanup_free_ char *uid = r->kind == KIND_POD && r->tree ? assemble_uid(d->a, r) : NULL;
 		const struct workload *w = uid ? published_by_uid(&d->a->workloads, uid) : NULL;
 
-		if (w && w->local && policies_covers(d->e, r->namespace_, decode_labels(r->tree)))
+		if (!w || !policies_covers(d->e, r->namespace_, decode_labels(r->tree)))
+			continue;
+		n++;
+		if (w->local)
 			add_pod(d, r, w, o);
 	}
+	return n;
 }
 
 /* --- all of it --- */
@@ -190,13 +188,14 @@ static cJSON *dump_one(const struct dump *d)
 	cJSON_AddStringToObject(o, "file", r->file ? r->file : "");
 	cJSON_AddNumberToObject(o, "line", r->line);
 	cJSON_AddStringToObject(o, "state", state_of(d));
-	if (reason)
-		cJSON_AddStringToObject(o, "reason", reason);
 	if (r->state == RESOURCE_REFUSED)
 		cJSON_AddBoolToObject(o, "last_good_in_force", r->tree != NULL);
 	cJSON_AddItemToObject(o, "warnings", r->warnings ? cJSON_Duplicate(r->warnings, true) : cJSON_CreateArray());
 	add_content(o, d->e);
-	add_pods(d, o);
+	if (!add_pods(d, o) && !reason)
+		reason = "for no pod of the mesh yet; or its namespace or selector is misspelt";
+	if (reason)
+		cJSON_AddStringToObject(o, "reason", reason);
 	return o;
 }
 

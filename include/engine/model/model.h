@@ -96,6 +96,8 @@ struct model {
 struct workload *workload_new(void); /* zeroed, refs 1; NULL: out of memory */
 struct workload *workload_ref(struct workload *w);
 struct workload *workload_unref(struct workload *w); /* returns NULL; accepts NULL */
+/* What in its manifest keeps a pod out of the mesh, so that no connection to it is judged; NULL: nothing. */
+const char *workload_outside(const struct workload *w);
 struct service *service_new(void);
 struct service *service_ref(struct service *s);
 struct service *service_unref(struct service *s);
