@@ -34,24 +34,42 @@ static const char *text_of(const cJSON *o, const char *name)
 	return text ? text : "";
 }
 
+/* Who may talk to whom hangs on it. */
+static bool is_about_access(const cJSON *resource)
+{
+	const char *kind = text_of(resource, "kind");
+
+	return !strcmp(kind, "AuthorizationPolicy") || !strcmp(kind, "RequestAuthentication");
+}
+
+/* Appends the names of those that are about access, or of the others, to text; how many are there by now. */
+static int name_unenforced(const cJSON *resources, bool about_access, int count, char *text, size_t size)
+{
+	size_t len = strlen(text);
+	const cJSON *i;
+
+	cJSON_ArrayForEach(i, resources) {
+		if (strcmp(text_of(i, "state"), "not enforced") || is_about_access(i) != about_access)
+			continue;
+		if (count++ < STATUS_NAMES_MAX && len < size)
+			len += (size_t)snprintf(text + len, size - len, "%s %.64s %.64s/%.64s", count > 1 ? "," : "",
+						text_of(i, "kind"), text_of(i, "namespace"), text_of(i, "name"));
+	}
+	return count;
+}
+
 /* People write policy to be protected by it: that it is not, is not for a list that nobody opens. */
 static void alarm_not_enforced(cJSON *alarms, const cJSON *resources)
 {
 	char text[1024] = "NOT ENFORCED:";
-	size_t len = strlen(text);
-	int count = 0;
-	const cJSON *i;
+	int count = name_unenforced(resources, true, 0, text, sizeof(text));
+	size_t len;
 
-	cJSON_ArrayForEach(i, resources) {
-		if (strcmp(text_of(i, "state"), "not enforced"))
-			continue;
-		if (count++ < STATUS_NAMES_MAX && len < sizeof(text))
-			len += (size_t)snprintf(text + len, sizeof(text) - len, "%s %.64s %.64s/%.64s",
-						count > 1 ? "," : "", text_of(i, "kind"), text_of(i, "namespace"),
-						text_of(i, "name"));
-	}
+	count = name_unenforced(resources, false, count, text, sizeof(text));
+	len = strlen(text);
 	if (count > STATUS_NAMES_MAX && len < sizeof(text))
-		snprintf(text + len, sizeof(text) - len, " and %d more", count - STATUS_NAMES_MAX);
+		snprintf(text + len, sizeof(text) - len, " and %d more: warrenctl config list",
+			 count - STATUS_NAMES_MAX);
 	if (count)
 		cJSON_AddItemToArray(alarms, cJSON_CreateString(text));
 }

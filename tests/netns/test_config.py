@@ -56,8 +56,10 @@ def test_not_enforced(m):
     check(len(lines) == 1 and "\twarn\t" in lines[0] and place + ":" in lines[0] and "demo/deny-all" in lines[0], "one warning with its place", lines)
     check("Deployment" not in m.agents[1].text(), "none for the other", m.agents[1].text()[-1500:])
     m.write("many.yaml", *[dict(POLICY, metadata={"name": "p%d" % i, "namespace": "demo"}) for i in range(4)])
-    eventually(lambda: re.search(r"ALARM: NOT ENFORCED: .* and 2 more\n", status(m)), 5, "many in one line")
-    for name in ("policy.yaml", "more.yaml", "many.yaml"):
+    m.write("a.yaml", *[{"apiVersion": "networking.istio.io/v1", "kind": "Gateway", "metadata": {"name": "g%d" % i, "namespace": "demo"}} for i in range(4)])
+    eventually(lambda: re.search(r"ALARM: NOT ENFORCED: .* and 6 more: warrenctl config list\n", status(m)), 5, "many in one line")
+    check("Gateway" not in next(x for x in status(m).splitlines() if "NOT ENFORCED" in x), "what is about access first", status(m))
+    for name in ("policy.yaml", "more.yaml", "many.yaml", "a.yaml"):
         m.remove_manifest(name)
     eventually(lambda: "ALARM" not in status(m), 5, "gone with it")
 
