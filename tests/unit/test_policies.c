@@ -300,6 +300,7 @@ static void a_misspelt_document_is_refused(void **state)
 	assert_int_equal(judged(DOCUMENT ", creationTimestamp: null}\nspec: {}\nstatus: {}\n"), RESOURCE_APPLIED);
 	assert_int_equal(judged(DOCUMENT "}\nsepc: {}\n"), RESOURCE_REFUSED);
 	assert_int_equal(judged(DOCUMENT "}\nremark: x\n"), RESOURCE_WARNED);
+	assert_int_equal(judged(DOCUMENT "}\naction: DENY\nrules: [{}]\n"), RESOURCE_REFUSED);
 	assert_int_equal(judged(DOCUMENT ", anotations: {a: b}}\n"), RESOURCE_REFUSED);
 	load("apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: [a, null]\n---\n"
 	     "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: [a, null]\nstatus: [a]\n");

@@ -92,6 +92,36 @@ static void the_refused_are_listed_by_name(void **state)
 	cJSON_Delete(list);
 }
 
+/* A slip in the kind is no reason to leave a policy out of force; what another project calls the same is not ours. */
+static void misspelt_kinds_and_those_of_others(void **state)
+{
+	static const struct {
+		const char *api, *kind, *state;
+	} cases[] = {
+		{"security.istio.io/v1", "AuthorisationPolicy", "refused"},
+		{"security.istio.io/v1", "authorizationpolicy", "refused"},
+		{"security.istio.io/v1beta1", "PeerAuthentications", "refused"},
+		{"security.isto.io/v1", "PeerAuthentication", "refused"},
+		{"rbac.istio.io/v1alpha1", "AuthorizationPolicy", "refused"},
+		{"policy.linkerd.io/v1alpha1", "AuthorizationPolicy", "ignored"},
+		{"serving.knative.dev/v1", "Service", "ignored"},
+		{"security.istio.io/v1", "MeshPolicy", "not enforced"},
+	};
+	char text[400];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		cJSON *list;
+
+		snprintf(text, sizeof(text), "apiVersion: %s\nkind: %s\nmetadata: {name: p}\nspec: {}\n", cases[i].api,
+			 cases[i].kind);
+		reload(text);
+		list = store_dump(&store);
+		assert_text(list->child, "state", cases[i].state);
+		cJSON_Delete(list);
+	}
+}
+
 /* What people rely on and what merely lies in the folder are two things; a misspelt apiVersion is a mistake in what
  * people rely on. */
 static void what_is_not_enforced(void **state)
@@ -144,6 +174,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(the_refused_are_listed_by_name, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(misspelt_kinds_and_those_of_others, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(what_is_not_enforced, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(the_listing_is_in_order, set_up, tear_down),
 	};

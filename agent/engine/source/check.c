@@ -113,6 +113,18 @@ void check_hint(struct check *c, const char *where, const cJSON *o, const char *
 	}
 }
 
+/* ", did you mean X?", or else what there is to choose from. */
+static const char *advice(const char *word, const char *const names[], char *buf, size_t size)
+{
+	size_t n = 0;
+
+	if (*check_suggest(word, names, buf, size))
+		return buf;
+	for (size_t i = 0; names[i] && n < size; i++)
+		n += (size_t)snprintf(buf + n, size - n, "%s %s", i ? "," : "; known:", names[i]);
+	return buf;
+}
+
 enum strictness { MISSPELT, MISSPELT_OR_EMPTY, UNKNOWN_OR_EMPTY };
 
 static bool fields_of(struct check *c, const char *where, const cJSON *o, const char *const names[],
@@ -120,14 +132,15 @@ static bool fields_of(struct check *c, const char *where, const cJSON *o, const 
 {
 	const char *dot = *where ? "." : "";
 	const cJSON *i;
-	char hint[80];
+	char hint[320];
 
 	cJSON_ArrayForEach(i, o) {
 		const cJSON *at = check_at(i, o);
 
 		if (!is_among(i->string, names)) {
-			if (*check_suggest(i->string, names, hint, sizeof(hint)) || refused == UNKNOWN_OR_EMPTY)
-				return check_refuse(c, at, "%s%s%s: unknown field%s", where, dot, i->string, hint);
+			if (refused == UNKNOWN_OR_EMPTY || *check_suggest(i->string, names, hint, sizeof(hint)))
+				return check_refuse(c, at, "%s%s%s: unknown field%s", where, dot, i->string,
+						    advice(i->string, names, hint, sizeof(hint)));
 			check_warn(c, at, "%s%s%s: unknown field, ignored", where, dot, i->string);
 		} else if (cJSON_IsNull(i) && i->string && refused != MISSPELT) {
 			return check_refuse(c, at, "%s%s%s: has no value: give it one, or leave it out", where, dot,

@@ -6,6 +6,7 @@
 #include "engine/base/cleanup.h"
 #include "mesh_config.h"
 #include "policy_decode.h"
+#include "spelling.h"
 
 #include <errno.h>
 #include <string.h>
@@ -286,13 +287,29 @@ static int not_handled(const char *kind, const char *api, char **ret_reason)
 	return -ENOTSUP;
 }
 
-/* The index in the table, or its length: not a kind that is read. Of ConfigMaps that is the mesh's own alone. */
-static size_t find_kind(const cJSON *tree, const char *kind)
+/* Another project's kind of the same name, such as Knative's Service or Linkerd's AuthorizationPolicy. Its API group
+ * is a domain; one that may be ours misspelt is not another's. */
+static bool is_anothers(const char *api)
+{
+	size_t group = strcspn(api, "/");
+
+	return api[group] && memchr(api, '.', group) && !strstr(api, "istio") && !strstr(api, "k8s.io") &&
+	       strncmp(api, "security.", strlen("security."));
+}
+
+/* The index in the table, also of one slip's misspelling, or its length: not a kind that is read. Of ConfigMaps that is
+ * the mesh's own alone. */
+static size_t find_kind(const cJSON *tree, const char *kind, const char *api)
 {
 	size_t i = 0;
 
+	if (is_anothers(api))
+		return ARRAY_SIZE(kinds);
 	while (i < ARRAY_SIZE(kinds) && strcmp(kinds[i].name, kind))
 		i++;
+	for (size_t k = 0; i == ARRAY_SIZE(kinds) && k < ARRAY_SIZE(kinds); k++)
+		if (spelling_near(kind, kinds[k].name))
+			i = k;
 	if (i < ARRAY_SIZE(kinds) && kinds[i].kind == KIND_MESH_CONFIG &&
 	    strcmp(decode_string(get(tree, "metadata"), "name", ""), MESH_CONFIG_NAME))
 		return ARRAY_SIZE(kinds);
@@ -303,6 +320,8 @@ static size_t find_kind(const cJSON *tree, const char *kind)
 static bool policy_fields(struct check *c, const cJSON *tree)
 {
 	static const char *const fields[] = {"apiVersion", "kind", "metadata", "spec", "status", NULL};
+	static const char *const content[] = {"selector", "targetRef", "targetRefs",	"action", "rules",
+					      "provider", "mtls",      "portLevelMtls", NULL};
 	static const char *const meta[] = {"name",
 					   "namespace",
 					   "labels",
@@ -320,6 +339,10 @@ static bool policy_fields(struct check *c, const cJSON *tree)
 					   "uid",
 					   NULL};
 
+	/* The API server would drop them, and with them what the policy says. */
+	for (const char *const *n = content; *n; n++)
+		if (get(tree, *n))
+			return check_refuse(c, check_at(get(tree, *n), tree), "%s: belongs under spec", *n);
 	return check_misspelt(c, "", tree, fields) && check_misspelt(c, "metadata", get(tree, "metadata"), meta);
 }
 
@@ -330,8 +353,13 @@ static int check_kind(struct check *c, const cJSON *tree, size_t i, const char *
 		"apiVersion", "kind",	    "metadata",	 "spec",    "status",		"addressType",
 		"endpoints",  "ports",	    "subsets",	 "secrets", "imagePullSecrets", "automountServiceAccountToken",
 		"data",	      "binaryData", "immutable", NULL};
+	const char *kind = decode_string(tree, "kind", "");
 	int r;
 
+	if (strcmp(kinds[i].name, kind)) {
+		check_refuse(c, get(tree, "kind"), "kind: %s: unknown, did you mean %s?", kind, kinds[i].name);
+		return -EINVAL;
+	}
 	if (strcmp(kinds[i].api, api) && (!kinds[i].older_api || strcmp(kinds[i].older_api, api))) {
 		check_refuse(c, get(tree, "apiVersion"), "apiVersion: %s is read as %s, not %s", kinds[i].name,
 			     kinds[i].api, api);
@@ -354,7 +382,7 @@ int decode_check(const cJSON *tree, struct judgement *ret)
 {
 	const char *kind = decode_string(tree, "kind", NULL), *api = decode_string(tree, "apiVersion", NULL);
 	struct check c = {.warnings = cJSON_CreateArray()};
-	size_t i = kind ? find_kind(tree, kind) : ARRAY_SIZE(kinds);
+	size_t i = kind && api ? find_kind(tree, kind, api) : ARRAY_SIZE(kinds);
 	int r;
 
 	*ret = (struct judgement){.kind = i < ARRAY_SIZE(kinds) ? kinds[i].kind : KIND_OTHER};

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Misspelt names of fields. Two words come in, whether one may stand for the other leaves. Called by check.c. */
+/* Misspelt names of fields. Two words come in, whether one may stand for the other leaves. Called by check.c and
+ * decode.c. */
 #include "spelling.h"
 
 #include <ctype.h>
