@@ -307,6 +307,10 @@ static void a_misspelt_document_is_refused(void **state)
 	assert_int_equal(
 		((struct resource *)table_get_str(&store.resources, "AuthorizationPolicy/default/m.yaml:1"))->state,
 		RESOURCE_REFUSED);
+	load("apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p}\nspec: {}\n");
+	assert_string_equal(
+		((struct resource *)table_get_str(&store.resources, "AuthorizationPolicy/default/p"))->reason,
+		"metadata.namespace: missing: it is for namespace default");
 	load("apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespce: shop}\n");
 	assert_int_equal(((struct resource *)table_get_str(&store.resources, "AuthorizationPolicy/default/p"))->state,
 			 RESOURCE_REFUSED);

@@ -343,6 +343,9 @@ static bool policy_fields(struct check *c, const cJSON *tree)
 	for (const char *const *n = content; *n; n++)
 		if (get(tree, *n))
 			return check_refuse(c, check_at(get(tree, *n), tree), "%s: belongs under spec", *n);
+	/* kubectl would ask its context; whoever prints a manifest by a template easily leaves it out. */
+	if (cJSON_IsObject(get(tree, "metadata")) && !get(get(tree, "metadata"), "namespace"))
+		check_warn(c, get(tree, "metadata"), "metadata.namespace: missing: it is for namespace default");
 	return check_misspelt(c, "", tree, fields) && check_misspelt(c, "metadata", get(tree, "metadata"), meta);
 }
 
