@@ -99,6 +99,9 @@ def test_broken_file_is_said_once(m):
         m.write("more.yaml", dict(account, metadata={"name": "more-%d" % n, "namespace": "demo"}))
         eventually(lambda: "more-%d" % n in on(m, 1, "config", "list").stdout, 5, "another read")
     check(len(lines()) == 2, "no other", lines())
+    check(any(re.search(r"wrong.yaml:\d+: not YAML: ", x) and x.endswith("; nothing of this document is in force") for x in lines()), "what becomes of it", lines())
+    m.write("once.yaml", account, "a: [")
+    eventually(lambda: re.search(r"once.yaml:\d+: not YAML: .*; what this file held before stays in force\n", m.agents[1].text()), 5, "nor of this")
     m.write("wrong.yaml", "b: 1\na: [")
     eventually(lambda: len(lines()) == 3, 5, "another mistake")
     for name in ("wrong.yaml", "once.yaml", "twin.yaml", "more.yaml"):

@@ -34,10 +34,10 @@ def setup():
 class Result:
     """One run of the tool: its exit code, what it wrote, how long it took and how much memory it had."""
 
-    def __init__(self, args, stdout=None, preexec=None, tool=CTL):
+    def __init__(self, args, stdout=None, preexec=None, tool=CTL, stdin=subprocess.DEVNULL):
         with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
             start = time.monotonic()
-            p = subprocess.Popen([tool, *args], stdout=out if stdout is None else stdout, stderr=err, stdin=subprocess.DEVNULL, preexec_fn=preexec)
+            p = subprocess.Popen([tool, *args], stdout=out if stdout is None else stdout, stderr=err, stdin=stdin, preexec_fn=preexec)
             _, status, usage = os.wait4(p.pid, 0)
             p.returncode = self.code = os.waitstatus_to_exitcode(status)
             self.seconds, self.mib = time.monotonic() - start, usage.ru_maxrss / 1024
@@ -219,17 +219,25 @@ def test_lint(_):
                       policy("nots", {"rules": [{"from": [{"source": {"notPrincipals": ["a"]}}]}]}))
         bad = write("bad.yaml", policy("bad", {"action": "DENY"}), "a: [\n")
         r = Result(["policy", "lint", "-f", good])
-        check(r.code == OK and r.out == "1 documents, 0 refused\n", "nothing to say", r)
+        check(r.code == OK and r.out == "1 document, 0 refused\n", "nothing to say", r)
         r = Result(["policy", "lint", "-f", good, "-f", warns])
         found = re.findall(r"^(\S+):(\d+): warning: (\w+) demo/(\w+): (\S+):", r.out, re.M)
         check(r.code == OK and [(p == warns, int(n), k, x) for p, n, k, x, _ in found] ==
               [(True, 3, "PeerAuthentication", "w"), (True, 5, "AuthorizationPolicy", "l7"), (True, 7, "AuthorizationPolicy", "nots")], "warnings", r)
         r = Result(["policy", "lint", good, bad])
-        check(r.code == NOT_SO and "%s:1: refused: AuthorizationPolicy demo/bad: spec.rules: missing" % bad in r.out and "%s:4: refused: did not find" % bad in r.out, "refused", r)
+        check(r.code == NOT_SO and "%s:1: refused: AuthorizationPolicy demo/bad: spec.rules: missing" % bad in r.out and "%s:4: refused: not YAML: did not find" % bad in r.out, "refused", r)
         r = Result(["-j", "policy", "lint", "-f", bad])
         check(r.code == NOT_SO and [x["state"] for x in json.loads(r.out)] == ["refused", "refused"], "as JSON", r)
         r = Result(["policy", "lint", "-f", good, "-f", os.path.join(folder, "none.yaml")])
         check(r.code == USAGE and "none.yaml: cannot be read: No such file" in r.err and one_line(r.err), "unreadable", r)
+        r = Result(["policy", "lint", folder])
+        check(r.code == USAGE and "cannot be read: Is a directory" in r.err and one_line(r.err), "no file", r)
+        tabs = write("tabs.yaml", "# Grüße\nmetadata:\n\tname: x\n")
+        r = Result(["policy", "lint", tabs])
+        check(r.code == NOT_SO and "%s:3: refused: not YAML: indented by a tab" % tabs in r.out, "the tab is named", r)
+        with open(bad) as f:
+            r = Result(["policy", "lint", "-"], stdin=f)
+        check(r.code == NOT_SO and "-:1: refused: AuthorizationPolicy demo/bad: spec.rules: missing" in r.out, "from kubectl's hand", r)
         r = Result(["policy", "lint"])
         check(r.code == USAGE and "name a file" in r.err, "no file", r)
         r = Result(["policy", "list", "-f", good])

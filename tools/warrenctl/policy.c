@@ -166,7 +166,7 @@ int policy_lint(struct ctl *c)
 	size_t bad = 0;
 
 	if (!c->n_files)
-		return ctl_fail(c, CTL_USAGE, "policy lint: name a file");
+		return ctl_fail(c, CTL_USAGE, "policy lint: name a file, or - for the standard input");
 	r = source_lint((const char *const *)c->files, (size_t)c->n_files, &bad, &list);
 	if (r < 0)
 		return ctl_fail(c, CTL_USAGE, "%s: cannot be read: %s", c->files[bad], strerror(-r));
@@ -177,7 +177,8 @@ int policy_lint(struct ctl *c)
 		cJSON_ArrayForEach(i, list) {
 			print_document(i);
 		}
-		printf("%d documents, %d refused\n", cJSON_GetArraySize(list), refused);
+		printf("%d document%s, %d refused\n", cJSON_GetArraySize(list),
+		       cJSON_GetArraySize(list) == 1 ? "" : "s", refused);
 	}
 	cJSON_Delete(list);
 	return refused ? CTL_NOT_SO : CTL_OK;

@@ -3,6 +3,8 @@
 #pragma once
 #include <stddef.h>
 
-/* The text of a regular file of at most YAML_FILE_MAX bytes, malloc'd and not terminated. 0, -EFBIG, -EINVAL (no
- * regular file) or -errno. `dir` is as of openat(2). */
+/* The text of a regular file of at most YAML_FILE_MAX bytes, malloc'd and not terminated. 0, -EFBIG, -EISDIR, -EINVAL
+ * (no regular file either) or -errno. `dir` is as of openat(2). */
 int file_read(int dir, const char *name, char **ret, size_t *ret_len);
+/* The same of what can be read from fd until its end, which may take its time. */
+int file_read_stream(int fd, char **ret, size_t *ret_len);

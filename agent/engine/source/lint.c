@@ -11,6 +11,7 @@
 
 #include <fcntl.h>
 #include <string.h>
+#include <unistd.h>
 
 struct reading {
 	struct store *store;
@@ -37,7 +38,8 @@ static int judge(struct store *s, const char *file)
 	_cleanup_free_ char *text = NULL;
 	struct reading r = {s, file};
 	size_t len = 0;
-	int e = file_read(AT_FDCWD, file, &text, &len);
+	int e = strcmp(file, "-") ? file_read(AT_FDCWD, file, &text, &len)
+				  : file_read_stream(STDIN_FILENO, &text, &len);
 
 	if (e < 0)
 		return e;

@@ -294,13 +294,26 @@ void store_put(struct store *s, const char *file, int line, cJSON *tree)
 	free(j.reason);
 }
 
+static bool holds_any(const struct store *s, const char *file)
+{
+	struct table_iter it = {0};
+	const struct resource *r;
+
+	while ((r = table_next(&s->resources, &it)))
+		if (r->file && !strcmp(r->file, file))
+			return true;
+	return false;
+}
+
 void store_keep_file(struct store *s, const char *file, int line, const char *reason)
 {
 	cJSON *p = add_problem(s, &unnamed, RESOURCE_REFUSED, file, line, reason);
 
 	cJSON_AddTrueToObject(p, STORE_KEPT);
 	if (is_news(s, p))
-		log_error("source", "%s:%d: %s; what this file held before stays in force", file, line, reason);
+		log_error("source", "%s:%d: %s; %s", file, line, reason,
+			  holds_any(s, file) ? "what this file held before stays in force"
+					     : "nothing of this document is in force");
 }
 
 void store_pass_over(struct store *s, const char *folder, const char *reason)

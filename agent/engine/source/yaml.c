@@ -48,6 +48,20 @@ static int fail(struct reader *r, int line, const char *fmt, ...)
 	return -EINVAL;
 }
 
+/* The commonest slip of all, which libyaml has no name for: the line where the parser stopped is indented by a tab. */
+static bool is_indented_by_tab(const struct reader *r)
+{
+	const char *at = r->text, *end = r->text + r->len;
+
+	for (size_t line = r->parser.problem_mark.line; line && at; line--) {
+		at = memchr(at, '\n', (size_t)(end - at));
+		at = at ? at + 1 : NULL;
+	}
+	while (at && at < end && *at == ' ')
+		at++;
+	return at && at < end && *at == '\t';
+}
+
 static int next(struct reader *r, yaml_event_t *ev)
 {
 	int line;
@@ -61,7 +75,9 @@ static int next(struct reader *r, yaml_event_t *ev)
 		for (size_t i = 0; i < r->parser.problem_offset && i < r->len; i++)
 			line += r->text[i] == '\n';
 	}
-	return fail(r, line, "%s", r->parser.problem ? r->parser.problem : "not YAML");
+	if (r->parser.error == YAML_SCANNER_ERROR && is_indented_by_tab(r))
+		return fail(r, line, "not YAML: indented by a tab, where only blanks may be");
+	return fail(r, line, "not YAML: %s", r->parser.problem ? r->parser.problem : "it cannot be read");
 }
 
 /* Plain scalars follow YAML's core schema; quoted ones are strings. */
