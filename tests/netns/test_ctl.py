@@ -190,6 +190,9 @@ def test_policies(m):
         check(r.code == OK and re.search(r"^KIND +NAMESPACE +NAME +ACTION +SCOPE +STATE +PODS +REASON$", r.out, re.M), "a table", r)
         check(re.search(r"^AuthorizationPolicy +demo +somebody +ALLOW +workload +enforced here +1 +-$", r.out, re.M), "enforced", r)
         check(re.search(r"^AuthorizationPolicy +demo +typo +closes +workload +refused +1 +spec.rules\[0\].form: unknown field, did you mean from\? \(line \d+\)$", r.out, re.M), "refused", r)
+        m.write("l7.yaml", policy("gets", {"rules": [{"to": [{"operation": {"methods": ["GET"]}}]}]}))
+        row = r"^AuthorizationPolicy +demo +gets +ALLOW +namespace +enforced here +1 +2 warnings, such as spec.rules: none can match here"
+        eventually(lambda: re.search(row, ctl(m, "policy", "list").out, re.M), 5, "an effect that nobody wants")
         check(re.search(r"^PeerAuthentication +empty +nobodys +STRICT +namespace +enforced here +0 +for no pod of the mesh yet; or .* misspelt$", r.out, re.M), "of no pod at all", r)
         r = ctl(m, "policy", "show", "demo/somebody")
         check(r.code == OK and "\n  selector app=client\n" in r.out and "\n  pod demo/client\n" in r.out and "policies.yaml:" in r.out, "one policy", r)
@@ -200,7 +203,8 @@ def test_policies(m):
         check(r.code == NOT_SO and "bank/somebody" in r.err and one_line(r.err), "no such policy", r)
         check("ALARM: AuthorizationPolicy/demo/typo never was valid" in ctl(m, "status").out, "an alarm", ctl(m, "status"))
     finally:
-        m.remove_manifest("policies.yaml")
+        for name in ("policies.yaml", "l7.yaml"):
+            m.remove_manifest(name)
     eventually(lambda: ctl(m, "policy", "list").out == "none\n" and "ALARM" not in ctl(m, "status").out, 5, "all gone")
 
 
@@ -223,7 +227,8 @@ def test_lint(_):
         r = Result(["policy", "lint", "-f", good, "-f", warns])
         found = re.findall(r"^(\S+):(\d+): warning: (\w+) demo/(\w+): (\S+):", r.out, re.M)
         check(r.code == OK and [(p == warns, int(n), k, x) for p, n, k, x, _ in found] ==
-              [(True, 3, "PeerAuthentication", "w"), (True, 5, "AuthorizationPolicy", "l7"), (True, 7, "AuthorizationPolicy", "nots")], "warnings", r)
+              [(True, 3, "PeerAuthentication", "w"), (True, 5, "AuthorizationPolicy", "l7"), (True, 5, "AuthorizationPolicy", "l7"),
+               (True, 7, "AuthorizationPolicy", "nots")], "warnings", r)
         r = Result(["policy", "lint", good, bad])
         check(r.code == NOT_SO and "%s:1: refused: AuthorizationPolicy demo/bad: spec.rules: missing" % bad in r.out and "%s:4: refused: not YAML: did not find" % bad in r.out, "refused", r)
         r = Result(["-j", "policy", "lint", "-f", bad])

@@ -431,6 +431,44 @@ static void what_warns(void **state)
 	}
 }
 
+/* What the whole comes to, behind what each field does. */
+static void what_it_comes_to(void **state)
+{
+	static const struct {
+		const char *spec, *effect; /* "": nothing */
+	} table[] = {
+		{"{rules: [{to: [{operation: {methods: [GET]}}]}]}", "spec.rules: none can match"},
+		{"{rules: [{to: [{operation: {methods: [GET]}}]}, {to: [{operation: {ports: ['1']}}]}]}", ""},
+		{"{rules: [{}]}", ""},
+		{"{action: DENY, rules: [{to: [{operation: {ports: ['1']}}]}, {to: [{operation: {paths: [/a]}}]}]}",
+		 "spec.rules[1]: nothing but"},
+		{"{action: DENY, rules: [{from: [{source: {requestPrincipals: [a]}}, {source: {namespaces: [b]}}]}]}",
+		 "spec.rules[0]: nothing but"},
+		{"{action: DENY, rules: [{to: [{operation: {paths: [/a], ports: ['1']}}]}]}", ""},
+		{"{action: DENY, rules: [{from: [{source: {namespaces: [a]}}], to: [{operation: {paths: [/a]}}]}]}",
+		 ""},
+		{"{action: DENY, rules: [{}]}", ""},
+		{"{action: CUSTOM, provider: {name: x}, rules: [{to: [{operation: {paths: [/a]}}]}]}", "nothing but"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		cJSON *tree = tree_of("AuthorizationPolicy", "shop", "", table[i].spec);
+		struct check c = {.warnings = cJSON_CreateArray()};
+		struct policy *p = NULL;
+		const char *last;
+
+		assert_int_equal(policy_decode(&c, tree, NULL, &p), 0);
+		last = decode_string(cJSON_GetArrayItem(c.warnings, cJSON_GetArraySize(c.warnings) - 1), "reason", "");
+		if (!*table[i].effect ? strstr(last, "none can") || strstr(last, "nothing but")
+				      : !strstr(last, table[i].effect))
+			fail_msg("%s: expected '%s', got '%s'", table[i].spec, table[i].effect, last);
+		policy_unref(p);
+		cJSON_Delete(c.warnings);
+		cJSON_Delete(tree);
+	}
+}
+
 /* --- a document that never was valid --- */
 
 static void a_refused_policy_closes_its_readable_scope(void **state)
@@ -630,6 +668,7 @@ int main(void)
 		cmocka_unit_test(a_dry_run_that_is_unclear),
 		cmocka_unit_test(what_is_refused),
 		cmocka_unit_test(what_warns),
+		cmocka_unit_test(what_it_comes_to),
 		cmocka_unit_test(a_refused_policy_closes_its_readable_scope),
 		cmocka_unit_test(peer_authentications),
 		cmocka_unit_test(peer_authentications_refused),

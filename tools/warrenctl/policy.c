@@ -34,6 +34,22 @@ static void add_pod_count(cJSON *p)
 	cJSON_AddStringToObject(p, "pod_count", text);
 }
 
+/* Where nothing else is to be said, what its document was warned of. */
+static void add_warning(cJSON *p)
+{
+	const cJSON *warnings = member(p, "warnings");
+	int n = cJSON_GetArraySize(warnings);
+	const char *last = n ? text_of(cJSON_GetArrayItem(warnings, n - 1), "reason") : "";
+	char text[700];
+
+	if (!n || *text_of(p, "reason"))
+		return;
+	snprintf(text, sizeof(text), "warning: %s", last);
+	if (n > 1)
+		snprintf(text, sizeof(text), "%d warnings, such as %s", n, last);
+	cJSON_AddStringToObject(p, "reason", text);
+}
+
 /* What a row has room for. */
 static void add_summary(cJSON *p)
 {
@@ -117,6 +133,8 @@ int policy_show(struct ctl *c, const char *name)
 			add_summary(i);
 			if (name)
 				print_policy(i);
+			else
+				add_warning(i);
 		}
 		if (!name)
 			table_print(list, columns, ARRAY_SIZE(columns));

@@ -77,7 +77,7 @@ static int refused(struct reader *r, const cJSON *at, const char *fmt, ...)
 	return -EINVAL;
 }
 
-static bool is_identity(enum policy_attribute a)
+bool policy_is_identity(enum policy_attribute a)
 {
 	return a == ATTRIBUTE_PRINCIPAL || a == ATTRIBUTE_NAMESPACE || a == ATTRIBUTE_SERVICE_ACCOUNT ||
 	       a == ATTRIBUTE_TRUST_DOMAIN;
@@ -112,7 +112,7 @@ static int add_field(struct reader *r, struct policy_clause *clause, const cJSON
 		warn_l7(r, list, path);
 	/* Istio's ext_authz is not given a verified peer to match. */
 	if (r->p->action == POLICY_CUSTOM &&
-	    (is_identity(kind->attribute) || !strncmp(kind->name, "request.auth", 12) ||
+	    (policy_is_identity(kind->attribute) || !strncmp(kind->name, "request.auth", 12) ||
 	     !strcmp(kind->name, "requestPrincipals")))
 		return refused(r, list, "spec.%s: not supported with action CUSTOM", path);
 	return values_read(r->c, r->trust, r->p->namespace_, list, kind->form, f);
@@ -299,38 +299,6 @@ static int read_conditions(struct reader *r, struct policy_rule *rule, const cJS
 
 /* --- rules --- */
 
-static const struct policy_field *find_identity(const struct policy_clause *c, bool negate)
-{
-	for (size_t i = 0; i < c->n_fields; i++)
-		if (is_identity(c->fields[i].attribute) && c->fields[i].negate == negate)
-			return &c->fields[i];
-	return NULL;
-}
-
-/* Nobody's name is on no list: a rule that only says who may not come lets in whoever shows no identity. */
-static void warn_plaintext(struct reader *r, const struct policy_rule *rule, const cJSON *at)
-{
-	const struct policy_field *negated = NULL;
-
-	for (size_t g = 0; g < rule->n_groups; g++) {
-		bool always = true;
-
-		for (size_t c = 0; c < rule->groups[g].n_clauses; c++) {
-			const struct policy_clause *clause = &rule->groups[g].clauses[c];
-			bool named = find_identity(clause, false) != NULL;
-
-			always &= named;
-			if (!negated && !named)
-				negated = find_identity(clause, true);
-		}
-		if (always)
-			return;
-	}
-	if (negated)
-		check_warn(r->c, at, "spec.%s: only says who is not allowed: plaintext, which has no identity, matches",
-			   negated->path);
-}
-
 static int read_rule(struct reader *r, const cJSON *o, int number)
 {
 	static const char *const only[] = {"from", "to", "when", NULL};
@@ -348,8 +316,6 @@ static int read_rule(struct reader *r, const cJSON *o, int number)
 	e = read_group(r, rule, get(o, "from"), path[0], "source", source_fields);
 	e = e ? e : read_group(r, rule, get(o, "to"), path[1], "operation", operation_fields);
 	e = e ? e : read_conditions(r, rule, get(o, "when"), path[2]);
-	if (!e && r->p->action == POLICY_ALLOW && !r->p->target_ref)
-		warn_plaintext(r, rule, o);
 	return e;
 }
 
@@ -523,6 +489,7 @@ int policy_decode(struct check *c, const cJSON *tree, const struct trust *t, str
 		policy_unref(r.p);
 		return e;
 	}
+	policy_effect_warn(c, r.p, get(spec, "rules"));
 	*ret = r.p;
 	return 0;
 }

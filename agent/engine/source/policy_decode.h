@@ -16,6 +16,8 @@ struct trust {
 /* 0 and *ret; -EINVAL: c is refused, and says why; -ENOMEM. A NULL trust is good enough for a check. */
 int policy_decode(struct check *c, const cJSON *tree, const struct trust *t, struct policy **ret);
 int peer_auth_decode(struct check *c, const cJSON *tree, const struct trust *t, struct peer_auth **ret);
+/* Who calls, as a certificate proves it: what plaintext does not have. */
+bool policy_is_identity(enum policy_attribute a);
 /* What stands for a document that never was valid: it closes what its selector says, else its namespace. NULL: out of
  * memory. */
 struct policy *policy_decode_closed(const cJSON *tree, const struct trust *t);
@@ -37,6 +39,12 @@ bool scope_check_selector(struct check *c, const cJSON *spec);
 bool scope_is_root(const cJSON *tree, const struct trust *t);
 /* One more zeroed element at the end of an array that grows by doubling. NULL: out of memory. */
 void *scope_grow(void *array, size_t *n, size_t size);
+
+/* --- policy_effect.c --- */
+
+/* Warns of what a policy in order does here that its author may not expect: rules that plaintext matches, that cannot
+ * match, or that deny every connection. `rules` is the document's list. */
+void policy_effect_warn(struct check *c, const struct policy *p, const cJSON *rules);
 
 /* --- policy_values.c --- */
 
