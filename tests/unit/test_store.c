@@ -108,6 +108,7 @@ static void misspelt_kinds_and_those_of_others(void **state)
 		{"security.istio.io/v1", "MeshPolicy", "not enforced"},
 	};
 	char text[400];
+	cJSON *revision;
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
@@ -120,6 +121,10 @@ static void misspelt_kinds_and_those_of_others(void **state)
 		assert_text(list->child, "state", cases[i].state);
 		cJSON_Delete(list);
 	}
+	reload("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio-1-24}\ndata: {mesh: 'trustDomain: td'}\n");
+	revision = store_dump(&store);
+	assert_non_null(strstr(decode_string(revision->child, "reason", ""), "only those of ConfigMap istio"));
+	cJSON_Delete(revision);
 }
 
 /* What people rely on and what merely lies in the folder are two things; a misspelt apiVersion is a mistake in what

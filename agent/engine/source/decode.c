@@ -276,8 +276,17 @@ static const struct {
 
 /* Whoever writes one of a mesh's own resources relies on it: told apart from what merely lies in the folder.
  * By the kind, too, because a misspelt apiVersion makes nobody rely on it less. */
-static int not_handled(const char *kind, const char *api, char **ret_reason)
+static int not_handled(const cJSON *tree, const char *kind, const char *api, char **ret_reason)
 {
+	const char *name = decode_string(get(tree, "metadata"), "name", "");
+
+	/* As an installation with revisions has them: the mesh may have no other. */
+	if (!strcmp(kind, "ConfigMap") && !strncmp(name, MESH_CONFIG_NAME "-", sizeof(MESH_CONFIG_NAME)) &&
+	    get(get(tree, "data"), "mesh")) {
+		*ret_reason = strdup("mesh settings of a revision are not read, only those of ConfigMap istio: where "
+				     "they differ give --trust-domain, --trust-domain-aliases and --root-namespace");
+		return -ENOTSUP;
+	}
 	if (strstr(api, "istio.io") || strstr(api, "gateway.networking.k8s.io") ||
 	    !strcmp(kind, "RequestAuthentication")) {
 		*ret_reason = strdup("NOT ENFORCED: this version does nothing with it");
@@ -393,7 +402,7 @@ int decode_check(const cJSON *tree, struct judgement *ret)
 		check_refuse(&c, tree, "%s: missing", !kind ? "kind" : "apiVersion");
 		r = -EINVAL;
 	} else if (i == ARRAY_SIZE(kinds)) {
-		r = not_handled(kind, api, &ret->reason);
+		r = not_handled(tree, kind, api, &ret->reason);
 	} else {
 		r = check_kind(&c, tree, i, api);
 	}
