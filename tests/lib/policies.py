@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""AuthorizationPolicy and PeerAuthentication as documents, for the tests that write them."""
+"""Policies of a test, written as a user would and gone with it. Called by tests/netns."""
+import socket
+
+from mesh import eventually
 
 
 def authorization(name, action="ALLOW", rules=None, selector=None, namespace="demo", **extra):
@@ -21,3 +24,40 @@ def peer(mode, name="default", namespace="demo", selector=None, ports=None):
 
 def principal(pod):
     return pod.identity[len("spiffe://"):]
+
+
+def deny_from(name, *pods, **kw):
+    return authorization(name, "DENY", [{"from": [{"source": {"principals": [principal(p) for p in pods]}}]}], **kw)
+
+
+class Policies:
+    """The policies of one test; gone with it, and seen to be gone."""
+    version = 0
+
+    def __init__(self, m, *documents):
+        self.m, self.documents = m, documents
+
+    def __enter__(self):
+        self.write(*self.documents)
+        return self
+
+    def write(self, *documents):
+        """Returns once the agent has read this very version."""
+        Policies.version += 1
+        marker = "version-%d" % Policies.version
+        self.m.write("policies.yaml", {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": marker, "namespace": "demo"}}, *documents)
+        eventually(lambda: marker in {r["name"] for r in self.m.agents[2].json("config", "list")}, 5, "the policies are read")
+
+    def __exit__(self, *exc):
+        self.write()
+
+
+def died(s, seconds):
+    """What ends the connection within that time: "reset", "eof", or None when it lives."""
+    s.settimeout(seconds)
+    try:
+        return "eof" if s.recv(1) == b"" else "bytes"
+    except ConnectionResetError:
+        return "reset"
+    except (socket.timeout, TimeoutError):
+        return None

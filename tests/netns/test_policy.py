@@ -10,8 +10,8 @@ import time
 
 import certs
 import hbone
-from policies import authorization, peer, principal
 from mesh import BUILD, Mesh, check, eventually
+from policies import Policies, authorization, died, peer, principal
 
 FALLBACK = False
 APPLIES_S = 1.0  # from the rename to the last byte: what is promised
@@ -32,28 +32,6 @@ def setup():
     m.start_agents()
     m.root = certs.root_file(m.ca)
     return m
-
-
-class Policies:
-    """The policies of one test; gone with it, and seen to be gone."""
-    version = 0
-
-    def __init__(self, m, *documents):
-        self.m, self.documents = m, documents
-
-    def __enter__(self):
-        self.write(*self.documents)
-        return self
-
-    def write(self, *documents):
-        """Returns once the agent has read this very version."""
-        Policies.version += 1
-        marker = "version-%d" % Policies.version
-        self.m.write("policies.yaml", {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": marker, "namespace": "demo"}}, *documents)
-        eventually(lambda: marker in {r["name"] for r in self.m.agents[2].json("config", "list")}, 5, "the policies are read")
-
-    def __exit__(self, *exc):
-        self.write()
 
 
 def outcome(pod, address, port=7):
@@ -125,17 +103,6 @@ def test_strict(m):
         p.write(peer("PERMISSIVE", "mesh", namespace="istio-system"), peer("STRICT", "this", selector={"app": "server"}))
         check(outcome(plain, server.ip) in ("reset", "refused") and outcome(plain, m.pods["bystander"].ip) == "ok", "workload before mesh")
     check(outcome(plain, server.ip) == "ok", "and passes again without it")
-
-
-def died(s, seconds):
-    """What ends the connection within that time: "reset", "eof", or None when it lives."""
-    s.settimeout(seconds)
-    try:
-        return "eof" if s.recv(1) == b"" else "bytes"
-    except ConnectionResetError:
-        return "reset"
-    except (socket.timeout, TimeoutError):
-        return None
 
 
 def test_live_connections(m):
