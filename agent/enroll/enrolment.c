@@ -400,19 +400,25 @@ static void stay(struct enrolment *e)
 		remove_now(e, "starting anew");
 		return;
 	}
-	engine_pod_set_workload(e->all->cfg.engine, e->number, e->workload);
 	kernel_follow(e);
 	if (e->workload->addrs_in_status)
 		report_addresses(e);
 	set_state(e, POD_ENROLLED, "%s", "");
 }
 
+void enrolment_judge(struct enrolment *e, struct workload *w)
+{
+	workload_unref(e->workload);
+	e->workload = workload_ref(w);
+	if (e->in_engine || e->removals)
+		engine_pod_set_workload(e->all->cfg.engine, e->number, w);
+}
+
 void enrolment_follow(struct enrolment *e, struct workload *w)
 {
 	const char *why = objection_manifest(w);
 
-	workload_unref(e->workload);
-	e->workload = workload_ref(w);
+	enrolment_judge(e, w);
 	e->wanted = true;
 	if (why && e->state == POD_ENROLLED)
 		start_drain(e, why);

@@ -47,6 +47,8 @@ struct pods {
 struct enrolment *enrolment_new(struct pods *p, const char *uid);
 /* Out of the set; capture and engine keep what they have of it. */
 void enrolment_free(struct enrolment *e);
+/* Its connections, also those from before it left and came back, are under the policies of this manifest. */
+void enrolment_judge(struct enrolment *e, struct workload *w);
 /* The pod is wanted and its manifest says this now. */
 void enrolment_follow(struct enrolment *e, struct workload *w);
 /* Not wanted any more: drains, and is freed when nothing of it is left, which may be at once. */

@@ -270,12 +270,15 @@ void engine_pod_set_identity(struct engine *e, uint32_t number, struct tls_ident
 	broadcast(e, &(struct command){.act = act_set_identity, .number = number, .identity = id});
 }
 
+/* To those of the number that drain, too: while the pod is in the mesh, its policies are for all its connections. */
 static void act_set_workload(struct command *c)
 {
-	struct pod *p = worker_pod(c->w, c->number);
+	list_foreach(n, &c->w->pods) {
+		struct pod *p = list_entry(n, struct pod, node);
 
-	if (p)
-		pod_set_workload(p, take_ptr(c->workload));
+		if (p->number == c->number)
+			pod_set_workload(p, workload_ref(c->workload));
+	}
 }
 
 void engine_pod_set_workload(struct engine *e, uint32_t number, struct workload *w)

@@ -66,7 +66,7 @@ int engine_pod_add(struct engine *e, const struct engine_pod_config *cfg);
 void engine_pod_set_identity(struct engine *e, uint32_t number, struct tls_identity *id);
 /* What is believed of peers' certificates from now on; live tunnels that do not pass by it are ended. */
 void engine_set_trust(struct engine *e, struct trust *t);
-/* Its policies apply from then on to open connections as well. */
+/* Its policies apply from then on to open connections as well, also to those that run on after engine_pod_remove. */
 void engine_pod_set_workload(struct engine *e, uint32_t number, struct workload *w);
 /* The kernel refused a plaintext connection to the pod, `times` since it last said so: logged, counted and traced as
  * though the engine had. */

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policy where something else changes at the same time: pods that leave and come back, an agent that hands over, files
+that are moved while they are read; and what the command line says of pods that no policy is enforced for."""
+import os
+import threading
+import time
+
+from mesh import Mesh, check, eventually
+from policies import Policies, authorization, deny_from, died, peer
+
+FALLBACK = False
+APPLIES_S = 1.0  # from the rename to the last byte: what is promised
+
+
+def setup():
+    m = Mesh("edges")
+    m.agent_options = ["--drain=10s"]
+    m.pod("client", 1)
+    m.pod("other", 1)
+    m.pod("server", 2)
+    m.vips = m.service("server", {"app": "server"}, [("echo", 80, 7)])
+    m.pod("guest", 2, enrolled=False)
+    m.apply()
+    for name in ("server", "guest"):
+        m.pods[name].serve("echo:7", "echo:8")
+    m.start_agents()
+    return m
+
+
+def opened(pod, address, port=7):
+    s = pod.connect(address, port)
+    s.sendall(b"x")
+    check(s.recv(1) == b"x", "open from " + pod.name)
+    return s
+
+
+def state(m, pod):
+    return next((p["state"] for p in m.agents[2].json("pod", "list") if p["name"] == pod.name), None)
+
+
+def set_enrolled(m, pod, wanted):
+    m.enrol(pod, wanted)
+    eventually(lambda: state(m, pod) == ("enrolled" if wanted else "draining"), 5, "%s %s" % (pod.name, "enrolled" if wanted else "leaves"))
+    time.sleep(0.3)  # beyond the moment in which it could come back as though it had never gone
+
+
+def test_connections_from_before_the_pod_left_and_came_back(m):
+    """They run on while it drains; once it is back its policies are for them, too."""
+    client, other, server = m.pods["client"], m.pods["other"], m.pods["server"]
+    with Policies(m) as p:
+        cut, kept = opened(client, server.ip), opened(other, server.ip)
+        set_enrolled(m, server, False)
+        m.enrol(server, True)
+        eventually(lambda: state(m, server) == "enrolled", 5, "back in the mesh")
+        p.write(deny_from("not-client", client))
+        check(died(cut, APPLIES_S) == "reset", "what is no longer allowed is reset")
+        check(died(kept, 0.3) is None, "and nobody else")
+        kept.close()
+    cut.close()
+
+
+def test_a_pod_that_calls_itself(m):
+    """By its own address it never leaves the pod, which no policy is about; by a Service's it is a caller like any other."""
+    server = m.pods["server"]
+    with Policies(m, peer("STRICT")):
+        for address, port in ((server.ip, 7), (server.ip6, 7), ("127.0.0.1", 7), (m.vips[0], 80), (m.vips[1], 80)):
+            check(server.outcome(address, port) == "ok", "to itself by " + address, server.outcome(address, port))
+    with Policies(m, deny_from("not-itself", server)):
+        for address in (server.ip, server.ip6, "127.0.0.1"):
+            check(server.outcome(address, 7) == "ok", "by " + address)
+        for address in m.vips:
+            check(server.outcome(address, 80) in ("reset", "refused"), "denied by " + address)
