@@ -107,8 +107,10 @@ static void model_changed(void *arg, const struct model_delta *d)
 	if (!n->handed_over)
 		pods_relax(n->pods, d);
 	engine_model_apply(n->engine, d);
-	if (n->handed_over)
+	if (n->handed_over) {
+		pods_apply(n->pods, d);
 		return; /* pods and pins are the successor's */
+	}
 	r = capture_apply_model(n->capture, n->model, d);
 	if (r < 0)
 		log_error("agent", "capture cannot follow the configuration: %s", strerror(-r));

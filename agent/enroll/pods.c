@@ -43,8 +43,23 @@ void pods_relax(struct pods *p, const struct model_delta *d)
 	}
 }
 
+/* After a hand-over: the successor has the pods, their connections of before are still ours. */
+static void judge(struct pods *p, const struct model_delta *d)
+{
+	for (size_t i = 0; i < d->n_workloads; i++) {
+		struct enrolment *e = table_get_str(&p->by_uid, d->workloads[i]->uid);
+
+		if (e && wants(d->workloads[i]))
+			enrolment_judge(e, d->workloads[i]);
+	}
+}
+
 void pods_apply(struct pods *p, const struct model_delta *d)
 {
+	if (p->retired) {
+		judge(p, d);
+		return;
+	}
 	for (size_t i = 0; i < d->n_removed_workloads; i++) {
 		struct enrolment *e = table_get_str(&p->by_uid, d->removed_workloads[i]);
 

@@ -37,7 +37,8 @@ int pods_new(const struct pods_config *cfg, struct pods **ret);
 struct pods *pods_free(struct pods *p);
 /* Before the workers know: what policy no longer forbids, the kernel no longer refuses. */
 void pods_relax(struct pods *p, const struct model_delta *d);
-/* What the model says now; enrols and un-enrols accordingly, also what an earlier agent left. */
+/* What the model says now; enrols and un-enrols accordingly, also what an earlier agent left. Once retired: only what
+ * policy says of the connections that are left. */
 void pods_apply(struct pods *p, const struct model_delta *d);
 /* Listeners passed on by a predecessor; used when this pod is enrolled. Takes the descriptors. */
 void pods_offer_listeners(struct pods *p, const char *uid, const int fds[3]);

@@ -59,6 +59,22 @@ def test_connections_from_before_the_pod_left_and_came_back(m):
     cut.close()
 
 
+def test_connections_of_an_agent_that_has_handed_over(m):
+    """They are the old agent's until they end, and under the policies as they are now."""
+    client, other, server, agent = m.pods["client"], m.pods["other"], m.pods["server"], m.agents[2]
+    cut, kept = opened(client, server.ip), opened(other, server.ip)
+    old = agent.process
+    agent.start(wait=False, extra=["--takeover"])
+    eventually(lambda: "a successor has taken over" in old.output(), 15, "handed over")
+    agent.wait_up()
+    with Policies(m, deny_from("not-client", client)):
+        check(died(cut, APPLIES_S) == "reset", "what is no longer allowed is reset")
+        check(died(kept, 0.3) is None, "and nobody else")
+    kept.close()
+    cut.close()
+    eventually(lambda: not old.running(), 10, "the old agent ends")
+
+
 def test_a_pod_that_calls_itself(m):
     """By its own address it never leaves the pod, which no policy is about; by a Service's it is a caller like any other."""
     server = m.pods["server"]
