@@ -85,6 +85,7 @@ void node_hand_over(struct node *n)
 	n->handed_over = true;
 	n->handed_over_ms = clock_now_ms();
 	pods_retire(n->pods);
+	source_retire(n->source);
 	capture_unwatch_denials(n->capture);
 	engine_hand_over(n->engine);
 	n->readiness = readiness_free(n->readiness);

@@ -70,6 +70,7 @@ def test_connections_of_an_agent_that_has_handed_over(m):
     with Policies(m, deny_from("not-client", client)):
         check(died(cut, APPLIES_S) == "reset", "what is no longer allowed is reset")
         check(died(kept, 0.3) is None, "and nobody else")
+    check("cannot keep the last good configuration" not in old.output() + agent.text(), "one of the two keeps the state", old.output())
     kept.close()
     cut.close()
     eventually(lambda: not old.running(), 10, "the old agent ends")

@@ -39,6 +39,7 @@ struct source {
 	dev_t dev;
 	ino_t ino;
 	bool read_once, published;
+	bool retired;
 	bool owed; /* memory ran out: what was read is still to be published */
 	char *alarm;
 };
@@ -229,7 +230,7 @@ static void reload(struct source *s)
 	}
 	if (!first && !s->store.changed && !s->owed)
 		return;
-	e = s->state_path && !s->alarm ? store_save(&s->store, s->state_path, s->cfg.spec) : 0;
+	e = s->state_path && !s->alarm && !s->retired ? store_save(&s->store, s->state_path, s->cfg.spec) : 0;
 	if (e < 0)
 		log_error("source", "%s: cannot keep the last good configuration: %s", s->state_path, strerror(-e));
 	publish(s);
@@ -410,6 +411,11 @@ struct source *source_free(struct source *s)
 	free(s->alarm);
 	free(s);
 	return NULL;
+}
+
+void source_retire(struct source *s)
+{
+	s->retired = true;
 }
 
 int source_set_pod_addresses(struct source *s, const char *uid, const struct ip_addr *addrs, size_t n)

@@ -33,6 +33,8 @@ int source_read_domains(const struct source_config *cfg, char **ret_domain, char
 /* 0, or -errno with *ret_error (malloc'd). The first `changed` call may come from inside. */
 int source_open(const struct source_config *cfg, struct loop *loop, struct source **ret, char **ret_error);
 struct source *source_free(struct source *s);
+/* A successor keeps the last good resources of this state directory from now on. */
+void source_retire(struct source *s);
 /* State for `warrenctl status` and `config dump`:
  * {"spec","healthy",alarm?,"resources":[{kind,namespace,name,file,line,
  * state:"applied"|"refused"|"warned"|"ignored"|"not enforced", reason?, warnings?:[{line,reason}]}]}, in the order of
