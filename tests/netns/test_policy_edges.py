@@ -76,6 +76,38 @@ def test_connections_of_an_agent_that_has_handed_over(m):
     eventually(lambda: not old.running(), 10, "the old agent ends")
 
 
+def test_files_renamed_while_they_are_read(m):
+    """A policy is in the folder at every moment, under one name or another: it is in force at every moment."""
+    client, server = m.pods["client"], m.pods["server"]
+    document = deny_from("always", client, selector={"app": "server"})
+    names = [os.path.join(m.config, n) for n in ("a-first.yaml", "z-last.yaml")]
+    stop = threading.Event()
+
+    def rename():
+        at = 0
+        while not stop.is_set():
+            os.rename(names[at], names[1 - at])
+            at = 1 - at
+            time.sleep(0.001)
+
+    for i in range(300):
+        m.write("filler-%d.yaml" % i, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "filler-%d" % i, "namespace": "demo"}})
+    m.write(os.path.basename(names[0]), document)
+    eventually(lambda: client.outcome(server.ip, 7) == "reset", 5, "in force")
+    thread = threading.Thread(target=rename)
+    thread.start()
+    try:
+        seen = [client.outcome(server.ip, 7) for _ in range(1500)]
+    finally:
+        stop.set()
+        thread.join()
+    check(set(seen) == {"reset"}, "never open", {o: seen.count(o) for o in set(seen)})
+    for name in os.listdir(m.config):
+        if name.startswith(("filler-", "a-first", "z-last")):
+            m.remove_manifest(name)
+    eventually(lambda: client.outcome(server.ip, 7) == "ok", 5, "gone when its file is")
+
+
 def test_a_pod_that_calls_itself(m):
     """By its own address it never leaves the pod, which no policy is about; by a Service's it is a caller like any other."""
     server = m.pods["server"]

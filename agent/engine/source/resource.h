@@ -43,6 +43,7 @@ struct resource {
 	cJSON *invalid;	  /* of a policy that never was valid: what was refused; it closes what it is for */
 	uint64_t version; /* of the two trees: another one, another number */
 	bool seen;	  /* by the present read */
+	unsigned missed;  /* disturbed reads one after the other that did not see it */
 };
 
 static inline bool is_policy_kind(enum resource_kind kind)

@@ -15,6 +15,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -39,6 +40,7 @@ struct source {
 	dev_t dev;
 	ino_t ino;
 	bool read_once, published;
+	unsigned first_reads; /* at the start there is nothing that could stay in force: it begins with a quiet read */
 	bool retired;
 	bool owed; /* memory ran out: what was read is still to be published */
 	char *alarm;
@@ -158,6 +160,14 @@ static void pass_over(struct source *s, struct dirent *const *names, int n)
 		store_pass_over(&s->store, s->path, text);
 }
 
+/* Whether something has happened to the folder that has not been looked at yet. */
+static bool is_disturbed(const struct source *s)
+{
+	struct pollfd p = {.fd = s->watch.fd, .events = POLLIN};
+
+	return poll(&p, 1, 0) > 0;
+}
+
 static void read_files(struct source *s, int dir, struct dirent *const *names, int n)
 {
 	store_begin(&s->store);
@@ -165,6 +175,9 @@ static void read_files(struct source *s, int dir, struct dirent *const *names, i
 		if (is_manifest(names[i]->d_name))
 			read_file(s, dir, names[i]->d_name);
 	pass_over(s, names, n);
+	/* Names that change meanwhile may be missing from the list, or lead nowhere by now: another read is due. */
+	if (is_disturbed(s))
+		store_disturbed(&s->store);
 	store_end(&s->store);
 }
 
@@ -220,6 +233,10 @@ static void reload(struct source *s)
 	int e;
 
 	if (read_folder(s) == 0) {
+		if (s->store.disturbed)
+			loop_timer_set(s->loop, &s->settle, SETTLE_MS);
+		if (s->store.disturbed && first && ++s->first_reads < STORE_MISSES)
+			return;
 		s->read_once = true;
 	} else if (!s->owed && (!first || !store_count(&s->store))) {
 		return;
@@ -330,7 +347,7 @@ static int set_paths(struct source *s)
 
 int source_read_domains(const struct source_config *cfg, char **ret_domain, char **ret_aliases)
 {
-	struct source s = {.cfg = *cfg, .store.quiet = true};
+	struct source s = {.cfg = *cfg, .store.quiet = true, .watch.fd = -1};
 	int r = is_dir(cfg) ? set_paths(&s) : 0;
 
 	if (s.path && s.state_path)

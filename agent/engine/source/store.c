@@ -56,7 +56,7 @@ void store_begin(struct store *s)
 	cJSON_Delete(s->before);
 	s->before = s->problems;
 	s->problems = cJSON_CreateArray();
-	s->changed = false;
+	s->changed = s->disturbed = false;
 }
 
 static const char *consequence(const struct resource *r)
@@ -335,13 +335,28 @@ static bool may_be_broken(const struct store *s, const struct resource *r)
 	return false;
 }
 
+void store_disturbed(struct store *s)
+{
+	s->disturbed = true;
+}
+
+/* Whether this read leaves it in force. */
+static bool stays(const struct store *s, struct resource *r)
+{
+	if (r->seen || may_be_broken(s, r)) {
+		r->missed = 0;
+		return true;
+	}
+	return s->disturbed && ++r->missed < STORE_MISSES;
+}
+
 void store_end(struct store *s)
 {
 	struct table_iter it = {0};
 	struct resource *r;
 
 	while ((r = table_next(&s->resources, &it))) {
-		if (r->seen || may_be_broken(s, r))
+		if (stays(s, r))
 			continue;
 		s->changed = true;
 		table_del(&s->resources, r->key, strlen(r->key));

@@ -5,6 +5,8 @@
 
 /* Field of the dump: an older version counts. */
 #define STORE_KEPT "last_good_in_force"
+/* Disturbed reads one after the other before what none of them saw counts as gone. */
+#define STORE_MISSES 5
 
 struct store {
 	struct table resources; /* key -> struct resource */
@@ -12,11 +14,12 @@ struct store {
 	struct cJSON *before;	/* those of the read before, which have been said */
 	uint64_t version;	/* of the tree that changed last */
 	bool changed;
-	bool quiet; /* nothing is logged: somebody else will judge the same documents aloud */
+	bool disturbed; /* the folder changed during this read */
+	bool quiet;	/* nothing is logged: somebody else will judge the same documents aloud */
 };
 
 /* A read of the folder: begin, one store_put for each document, store_keep_file for each that could not be parsed and
- * each file that could not be read, end (which drops what was not seen). */
+ * each file that could not be read, end. */
 void store_begin(struct store *s);
 /* Takes over `tree`. */
 void store_put(struct store *s, const char *file, int line, cJSON *tree);
@@ -24,6 +27,9 @@ void store_put(struct store *s, const char *file, int line, cJSON *tree);
 void store_keep_file(struct store *s, const char *file, int line, const char *reason);
 /* Something in the folder is not read on purpose: worth a line of the list, but nothing is wrong. */
 void store_pass_over(struct store *s, const char *folder, const char *reason);
+/* The folder changed while it was read: what was not seen may have been on its way from one file to another. */
+void store_disturbed(struct store *s);
+/* What was not seen is gone; after a disturbed read only if that has been so for STORE_MISSES of them. */
 void store_end(struct store *s);
 void store_done(struct store *s);
 size_t store_count(const struct store *s);
