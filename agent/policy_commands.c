@@ -6,6 +6,8 @@
  */
 #include "node_private.h"
 #include "engine/model/policy.h"
+#include "engine/model/route.h"
+#include "engine/telemetry/reason.h"
 
 #include <cjson/cJSON.h>
 #include <stdio.h>
@@ -174,6 +176,17 @@ static cJSON *unjudged(const char *why)
 	return o;
 }
 
+/* The agent's own ports are refused whatever the policies say. */
+static cJSON *refused_port(void)
+{
+	cJSON *o = cJSON_CreateObject();
+
+	cJSON_AddBoolToObject(o, "allow", false);
+	cJSON_AddStringToObject(o, "reason", reason_name(WR_REASON_ILLEGAL_PORT));
+	add_step(cJSON_AddArrayToObject(o, "steps"), "destination", "the port is the agent's own: refused");
+	return o;
+}
+
 static void policy_check(void *arg, struct admin_call *c)
 {
 	struct node *n = arg;
@@ -185,7 +198,9 @@ static void policy_check(void *arg, struct admin_call *c)
 	if (!read_to(n, c, &q) || !read_from(n, c, &q))
 		return;
 	why = pods_outside(n->pods, q.to, text, sizeof(text));
-	o = why ? unjudged(why) : policy_explain(q.to->policy, &q.subject);
+	o = why							? unjudged(why)
+	    : route_port_is_illegal(q.subject.destination.port) ? refused_port()
+								: policy_explain(q.to->policy, &q.subject);
 	if (!o) {
 		admin_reply_error(c, ENOMEM, "out of memory");
 		return;

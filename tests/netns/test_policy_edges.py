@@ -6,7 +6,7 @@ import threading
 import time
 
 from mesh import Mesh, check, eventually
-from policies import Policies, authorization, deny_from, died, peer
+from policies import Policies, deny_from, died, peer
 
 FALLBACK = False
 APPLIES_S = 1.0  # from the rename to the last byte: what is promised
@@ -19,10 +19,8 @@ def setup():
     m.pod("other", 1)
     m.pod("server", 2)
     m.vips = m.service("server", {"app": "server"}, [("echo", 80, 7)])
-    m.pod("guest", 2, enrolled=False)
     m.apply()
-    for name in ("server", "guest"):
-        m.pods[name].serve("echo:7", "echo:8")
+    m.pods["server"].serve("echo:7", "echo:8")
     m.start_agents()
     return m
 
@@ -119,3 +117,11 @@ def test_a_pod_that_calls_itself(m):
             check(server.outcome(address, 7) == "ok", "by " + address)
         for address in m.vips:
             check(server.outcome(address, 80) in ("reset", "refused"), "denied by " + address)
+
+
+def test_check_of_the_agents_own_ports(m):
+    client = m.pods["client"]
+    for port in (15001, 15006):
+        check(client.outcome(m.pods["server"].ip, port) in ("reset", "refused"), "a port of the agent's")
+        r = m.agents[2].ctl("policy", "check", "--from=demo/client", "--to=demo/server:%d" % port, check_rc=False)
+        check(r.returncode == 1 and "illegal_port" in r.stdout, "and so it is said", r.stdout + r.stderr)
