@@ -451,6 +451,34 @@ static void explained(void **state)
 	done(&m);
 }
 
+/* A trace keeps hundreds of explanations: one must not grow with the number of policies. */
+static void thousands_of_policies_are_summed_up(void **state)
+{
+	static const struct policy_subject s = {.destination.port = 80};
+	struct policy *list[1000];
+	struct policy_set *set;
+	cJSON *o, *steps;
+	char name[16];
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(list); i++) {
+		snprintf(name, sizeof(name), "p%zu", i);
+		list[i] = policy_new();
+		list[i]->namespace_ = strdup("foo");
+		list[i]->name = strdup(name);
+	}
+	assert_int_equal(policy_set_new(list, ARRAY_SIZE(list), NULL, 0, L7_DENY_MATCHES, &set), 0);
+	o = policy_explain(set, &s);
+	steps = cJSON_GetObjectItem(o, "steps");
+	assert_int_equal(cJSON_GetArraySize(steps), 1 + 16 + 1);
+	assert_string_equal(cJSON_GetStringValue(cJSON_GetObjectItem(cJSON_GetArrayItem(steps, 17), "result")),
+			    "no match in 984 more policies");
+	cJSON_Delete(o);
+	policy_set_unref(set);
+	for (size_t i = 0; i < ARRAY_SIZE(list); i++)
+		policy_unref(list[i]);
+}
+
 /* A set that takes another's place is never answered from what the cache knows of the other. */
 static void a_new_set_is_new_to_the_cache(void **state)
 {
@@ -520,6 +548,7 @@ int main(void)
 		cmocka_unit_test(scopes),
 		cmocka_unit_test(modes),
 		cmocka_unit_test(explained),
+		cmocka_unit_test(thousands_of_policies_are_summed_up),
 		cmocka_unit_test(a_new_set_is_new_to_the_cache),
 		cmocka_unit_test(the_cache_tells_questions_apart),
 	};

@@ -11,6 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Policies of one class that are shown though they do not match: nobody reads thousands, and traces are kept. */
+#define SHOWN_MAX 16
+
 /* One explanation in the making: false from any function is "out of memory". */
 struct explanation {
 	const struct policy_set *set;
@@ -118,11 +121,20 @@ static bool compare(const struct policy *p, enum l7_deny l7_deny, const struct p
 	return false;
 }
 
+static bool add_rest(struct explanation *e, const char *step, size_t n)
+{
+	char text[48];
+
+	snprintf(text, sizeof(text), "no match in %zu more policies", n);
+	return !n || add_step(e, step, text);
+}
+
 /* All policies of a class, to the first that matches: *ret_match, NULL when none does. */
 static bool explain_class(struct explanation *e, enum policy_class class, const char *step,
 			  const struct policy **ret_match)
 {
 	const struct policy *match = NULL;
+	size_t shown = 0, rest = 0;
 
 	for (size_t i = 0; !match && i < e->set->n_policies; i++) {
 		const struct policy *p = e->set->policies[i];
@@ -133,12 +145,16 @@ static bool explain_class(struct explanation *e, enum policy_class class, const 
 			continue;
 		if (compare(p, e->set->l7_deny, e->view, &near))
 			match = p;
+		else if (shown++ >= SHOWN_MAX && ++rest)
+			continue;
+		if (match && !add_rest(e, step, rest))
+			return false;
 		o = add_step(e, step, match ? "match" : "no match");
 		if (!o || !add_name(o, p->namespace_, p->name) || !add_rule(o, &near, e->view))
 			return false;
 	}
 	*ret_match = match;
-	return true;
+	return match || add_rest(e, step, rest);
 }
 
 static bool explain_mode(struct explanation *e, enum wr_reason *reason)

@@ -180,8 +180,8 @@ void policy_evaluate(const struct policy_set *s, const struct policy_subject *su
 /* What decided, as "AuthorizationPolicy/<namespace>/<name>" or "PeerAuthentication/..."; "" when nothing did. */
 void policy_verdict_name(const struct policy_verdict *v, char *buf, size_t size);
 /* The same by plain comparison, rule by rule, said aloud:
- * {"allow","reason","steps":[{"step","policy"?,"rule"?,"field"?, "value"?,"result"}]}. For people; slow. NULL: out of
- * memory. */
+ * {"allow","reason","steps":[{"step","policy"?,"rule"?,"field"?, "value"?,"result"}]}, with no more than a few steps
+ * for policies of one kind that do not match. For people; slow. NULL: out of memory. */
 struct cJSON *policy_explain(const struct policy_set *s, const struct policy_subject *subject);
 
 /* Verdicts seen before, of one worker; bounded, and safe to share between pods as each set has a number of its own. */
