@@ -54,6 +54,7 @@ static void spiffe_ids_are_exact(void **state)
 					  "spiffe://td/ns/a/sa/b?x",
 					  "spiffe://td:1/ns/a/sa/b"};
 	struct spiffe_id id;
+	char name[2049];
 
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
@@ -61,6 +62,11 @@ static void spiffe_ids_are_exact(void **state)
 	assert_int_equal(spiffe_parse(A, strlen(A), &id), 0);
 	assert_int_equal(id.trust_domain_len, 13);
 	assert_int_equal(spiffe_parse(A "\0x", strlen(A) + 2, &id), -EINVAL);
+	/* Policy knows nobody by a longer name, and a DENY of everybody who has one would not match. */
+	memcpy(name, "spiffe://td/ns/a/sa/", 20);
+	memset(name + 20, 'b', sizeof(name) - 20);
+	assert_int_equal(spiffe_parse(name, 2048, &id), 0);
+	assert_int_equal(spiffe_parse(name, 2049, &id), -EINVAL);
 }
 
 static struct trust *trust_in(struct ca *ca, const char *domain)
