@@ -122,7 +122,6 @@ int mesh_config_read(const cJSON *tree, struct mesh_config *ret)
 	const cJSON *i;
 	int r = 0;
 
-	m.has_aliases = get(mesh, "trustDomainAliases") != NULL;
 	m.trust_domain = domain ? strdup(domain) : NULL;
 	m.root_namespace = root ? strdup(root) : NULL;
 	if ((domain && !m.trust_domain) || (root && !m.root_namespace))
@@ -142,7 +141,6 @@ int mesh_config_split(const char *list, struct mesh_config *m)
 {
 	int r = 0;
 
-	m->has_aliases = true;
 	while (*list && r == 0) {
 		size_t n = strcspn(list, ",");
 
