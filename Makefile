@@ -42,7 +42,7 @@ BPF_SRCS := $(wildcard bpf/*.bpf.c)
 SKELS := $(BPF_SRCS:bpf/%.bpf.c=$(B)/bpf/%.skel.h)
 UNIT := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(wildcard tests/unit/test_*.c))
 BPF_TESTS := $(patsubst tests/bpf/%.c,$(B)/tests/bpf/%,$(wildcard tests/bpf/*.c))
-TEST_TOOLS := $(patsubst tests/lib/%.c,$(B)/tests/%,$(wildcard tests/lib/*.c))
+TEST_TOOLS := $(B)/tests/traffic
 INTEROP_TOOLS := $(patsubst tests/interop/%.c,$(B)/tests/interop/%,$(wildcard tests/interop/*.c))
 BENCH_TOOLS := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/*.c))
 FUZZERS := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -122,7 +122,7 @@ clean: ## remove build/
 .PHONY: binaries test-binaries demo-programs
 binaries: $(BINARIES)
 test-binaries: $(UNIT) $(BPF_TESTS) $(TEST_TOOLS) $(INTEROP_TOOLS)
-demo-programs: $(BINARIES) $(B)/tests/traffic
+demo-programs: $(BINARIES) $(TEST_TOOLS)
 
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
@@ -174,9 +174,9 @@ $(B)/tests/interop/%: tests/interop/%.c $(B)/libengine.a
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d $< $(B)/libengine.a $(LIBS_ENGINE) -o $@
 
-$(B)/tests/%: tests/lib/%.c
+$(B)/tests/traffic: $(wildcard tests/lib/traffic/*.[ch])
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d $< -lcrypto -lpthread -o $@
+	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) $(filter %.c,$^) -lpthread -o $@
 
 $(B)/bench/%: tests/bench/%.c $(B)/libengine.a
 	@mkdir -p $(@D)
@@ -189,4 +189,4 @@ build/fuzz/%: tests/fuzz/%.c $(ENGINE_SRCS)
 	$(Q)$(CLANG) $(CPPFLAGS) -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined $(LLHTTP_CFLAGS) $< $(ENGINE_SRCS) $(LLHTTP_SRCS) $(LIBS_ENGINE) -o $@
 
 -include $(ENGINE_OBJS:.o=.d) $(AGENT_OBJS:.o=.d) $(CAPTURE_OBJS:.o=.d) $(CTL_OBJS:.o=.d)
--include $(addsuffix .d,$(UNIT) $(BPF_TESTS) $(TEST_TOOLS) $(INTEROP_TOOLS) $(BENCH_TOOLS))
+-include $(addsuffix .d,$(UNIT) $(BPF_TESTS) $(INTEROP_TOOLS) $(BENCH_TOOLS))
