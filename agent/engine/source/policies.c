@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * All policies in force. The store's resources come in; for each workload of this node a compiled set leaves, which is
- * the same object as long as its policies are the same documents. Called by assemble.c and policy_dump.c.
+ * the same object as long as its policies are the same documents. Called by assemble.c, policy_dump.c and, before the
+ * agent has its trust domain, by source.c.
  */
 #include "policies.h"
 #include "engine/base/cleanup.h"

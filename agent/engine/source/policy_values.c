@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The values of an AuthorizationPolicy's fields. A list of texts comes in; matches, ranges or ports leave, with
- * principals expanded over the names of the local trust domain. Called by policy_decode.c.
+ * principals expanded over the names of the local trust domain. Called by policy_rules.c.
  */
 #include "policy_decode.h"
 #include "engine/base/array.h"
