@@ -42,7 +42,7 @@ BPF_SRCS := $(wildcard bpf/*.bpf.c)
 SKELS := $(BPF_SRCS:bpf/%.bpf.c=$(B)/bpf/%.skel.h)
 UNIT := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(wildcard tests/unit/test_*.c))
 BPF_TESTS := $(patsubst tests/bpf/%.c,$(B)/tests/bpf/%,$(wildcard tests/bpf/*.c))
-TEST_TOOLS := $(patsubst tests/lib/%.c,$(B)/tests/%,$(wildcard tests/lib/*.c))
+TEST_TOOLS := $(B)/tests/traffic
 INTEROP_TOOLS := $(patsubst tests/interop/%.c,$(B)/tests/interop/%,$(wildcard tests/interop/*.c))
 BENCH_TOOLS := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/*.c))
 FUZZERS := $(patsubst tests/fuzz/%.c,build/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -52,11 +52,13 @@ BINARIES := $(B)/warren-agent $(B)/warrenctl
 .DELETE_ON_ERROR:
 .SECONDARY:
 
+# Who builds comes after deps in a make of its own, which finds the new packages; what builds more comes after all, so
+# that no two makes write one file. So `make -j2 all test-programs check` works.
 all: deps ## build/warren-agent and build/warrenctl
-	$(Q)$(MAKE) --no-print-directory $(BINARIES)
+	$(Q)$(MAKE) --no-print-directory binaries
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 deps: ## install the distribution's packages that are missing (needs root)
 	$(Q)tests/lib/deps.sh
@@ -70,31 +72,26 @@ demo-shell: deps ## the same, left running with a shell inside
 	$(Q)$(MAKE) $(if $(V),,-s) --no-print-directory demo-programs
 	$(Q)env WR_BUILD=$(B) $(PYTHON) tests/lib/demo.py --shell
 
-.PHONY: demo-programs
-demo-programs: $(BINARIES) $(B)/tests/traffic
-
-test: all ## everything: unit, BPF, end to end, interoperability
-	$(Q)$(MAKE) --no-print-directory test-programs check
+test: test-programs check ## everything: unit, BPF, end to end, interoperability
 	$(Q)WR_BUILD=$(B) $(PYTHON) tests/run
 
 test-san: deps ## the suite under ASan+UBSan, then under TSan, with small bulk sizes
 	$(Q)for s in address thread; do \
-		$(MAKE) --no-print-directory SAN=$$s binaries test-programs && \
+		$(MAKE) --no-print-directory SAN=$$s test-programs && \
 		WR_SCALE=0.1 WR_SAN=$$s WR_BUILD=build/san-$$s $(PYTHON) tests/run || exit 1; done
 
-soak: all ## five minutes of renewals every few seconds under one open connection
-	$(Q)$(MAKE) --no-print-directory test-programs
+soak: test-programs ## five minutes of renewals every few seconds under one open connection
 	$(Q)WR_SOAK=1 WR_BUILD=$(B) $(PYTHON) tests/run --no-fallbacks test_one_stream_lives_through_renewals
 
-.PHONY: binaries
-binaries: $(BINARIES)
+test-programs: all ## what tests/run needs: then WR_BUILD=build tests/run FILTER
+	$(Q)$(MAKE) --no-print-directory test-binaries
 
-test-programs: $(UNIT) $(BPF_TESTS) $(TEST_TOOLS) $(INTEROP_TOOLS)
-
-unit: $(UNIT) ## the unit tests alone
+unit: all ## the unit tests alone
+	$(Q)$(MAKE) --no-print-directory $(UNIT)
 	$(Q)r=0; for t in $(UNIT); do ./$$t || r=1; done; exit $$r
 
-bench: all test-programs $(BENCH_TOOLS) ## tables of what it costs, and JSON under build/; TABLES=policy, proxy: only those
+bench: test-programs ## tables of what it costs, and JSON under build/; TABLES=policy, proxy: only those
+	$(Q)$(MAKE) --no-print-directory $(BENCH_TOOLS)
 	$(Q)$(PYTHON) tests/bench/bench.py $(if $(TABLES),--tables=$(TABLES))
 
 FUZZ_SECONDS ?= 60
@@ -121,6 +118,11 @@ clean: ## remove build/
 	rm -rf build
 
 # --- rules ---
+
+.PHONY: binaries test-binaries demo-programs
+binaries: $(BINARIES)
+test-binaries: $(UNIT) $(BPF_TESTS) $(TEST_TOOLS) $(INTEROP_TOOLS)
+demo-programs: $(BINARIES) $(TEST_TOOLS)
 
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
@@ -172,9 +174,9 @@ $(B)/tests/interop/%: tests/interop/%.c $(B)/libengine.a
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d $< $(B)/libengine.a $(LIBS_ENGINE) -o $@
 
-$(B)/tests/%: tests/lib/%.c
+$(B)/tests/traffic: $(wildcard tests/lib/traffic/*.[ch])
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) -MMD -MP -MF $@.d $< -lcrypto -lpthread -o $@
+	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) $(LDFLAGS) $(filter %.c,$^) -lpthread -o $@
 
 $(B)/bench/%: tests/bench/%.c $(B)/libengine.a
 	@mkdir -p $(@D)
@@ -187,4 +189,4 @@ build/fuzz/%: tests/fuzz/%.c $(ENGINE_SRCS)
 	$(Q)$(CLANG) $(CPPFLAGS) -std=gnu11 -O1 -g -fsanitize=fuzzer,address,undefined $(LLHTTP_CFLAGS) $< $(ENGINE_SRCS) $(LLHTTP_SRCS) $(LIBS_ENGINE) -o $@
 
 -include $(ENGINE_OBJS:.o=.d) $(AGENT_OBJS:.o=.d) $(CAPTURE_OBJS:.o=.d) $(CTL_OBJS:.o=.d)
--include $(addsuffix .d,$(UNIT) $(BPF_TESTS) $(TEST_TOOLS) $(INTEROP_TOOLS) $(BENCH_TOOLS))
+-include $(addsuffix .d,$(UNIT) $(BPF_TESTS) $(INTEROP_TOOLS) $(BENCH_TOOLS))

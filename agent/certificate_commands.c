@@ -5,13 +5,6 @@
 #include <cjson/cJSON.h>
 #include <string.h>
 
-static const char *arg_text(struct admin_call *c, const char *name)
-{
-	const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(admin_args(c), name));
-
-	return text ? text : "";
-}
-
 static void list(void *arg, struct admin_call *c)
 {
 	struct node *n = arg;
@@ -45,7 +38,7 @@ static const char *next_step(enum ca_phase phase)
 static void rotate_root(void *arg, struct admin_call *c)
 {
 	struct node *n = arg;
-	const char *word = arg_text(c, "step");
+	const char *word = admin_text(c, "step", "");
 	enum ca_rotate_step step = !strcmp(word, "--force")    ? CA_ROTATE_FORCE
 				   : !strcmp(word, "--finish") ? CA_ROTATE_FINISH
 							       : CA_ROTATE_BEGIN;
@@ -72,7 +65,7 @@ static void rotate_root(void *arg, struct admin_call *c)
 static void revoke_certificate(void *arg, struct admin_call *c)
 {
 	struct node *n = arg;
-	const char *what = arg_text(c, "what");
+	const char *what = admin_text(c, "what", "");
 	_cleanup_free_ char *error = NULL;
 	unsigned count;
 	cJSON *o;
@@ -91,8 +84,11 @@ static void revoke_certificate(void *arg, struct admin_call *c)
 
 int node_register_certificate_commands(struct node *n)
 {
-	int r = admin_register(n->admin, "certificate list", list, n);
+	static const struct node_command commands[] = {
+		{"certificate list", list},
+		{"certificate rotate-root", rotate_root},
+		{"certificate revoke", revoke_certificate},
+	};
 
-	r = r < 0 ? r : admin_register(n->admin, "certificate rotate-root", rotate_root, n);
-	return r < 0 ? r : admin_register(n->admin, "certificate revoke", revoke_certificate, n);
+	return node_register(n, commands, ARRAY_SIZE(commands));
 }

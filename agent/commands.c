@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The admin commands behind warrenctl. A call comes in, JSON leaves. Control thread. */
+/*
+ * The admin commands behind warrenctl, but for those of certificates and policy. A call comes in, JSON leaves. Control
+ * thread.
+ */
 #include "node_private.h"
 #include "engine/base/clock.h"
 #include "engine/base/version.h"
@@ -338,14 +341,9 @@ static void config_dump(void *arg, struct admin_call *c)
 	admin_reply(c, o);
 }
 
-static const char *arg_text(struct admin_call *c, const char *name)
-{
-	return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(admin_args(c), name));
-}
-
 static void log_level(void *arg, struct admin_call *c)
 {
-	const char *level = arg_text(c, "level");
+	const char *level = admin_text(c, "level", NULL);
 	cJSON *o;
 
 	(void)arg;
@@ -361,7 +359,7 @@ static void log_level(void *arg, struct admin_call *c)
 static void pod_switch(struct node *n, struct admin_call *c, int (*fn)(struct pods *p, const char *name),
 		       const char *word)
 {
-	const char *name = arg_text(c, "name");
+	const char *name = admin_text(c, "name", NULL);
 	bool all = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(admin_args(c), "all"));
 	cJSON *o;
 	int count;
@@ -427,30 +425,33 @@ static void takeover(void *arg, struct admin_call *c)
 	node_hand_over(n);
 }
 
+int node_register(struct node *n, const struct node_command *commands, size_t count)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < count && r == 0; i++)
+		r = admin_register(n->admin, commands[i].name, commands[i].fn, n);
+	return r;
+}
+
 int node_register_commands(struct node *n)
 {
-	static const struct {
-		const char *name;
-		admin_handler fn;
-	} commands[] = {
+	static const struct node_command commands[] = {
 		{"status", status},
 		{"pod list", pod_list},
+		{"pod release", pod_release},
+		{"pod enroll", pod_enroll},
 		{"workload list", workload_list},
 		{"service list", service_list},
 		{"connection list", connection_list},
 		{"tunnel list", tunnel_list},
+		{"memory show", memory_show},
 		{"bpf show", bpf_show},
 		{"config list", config_list},
 		{"config dump", config_dump},
 		{"log level", log_level},
-		{"pod release", pod_release},
-		{"pod enroll", pod_enroll},
-		{"memory show", memory_show},
 		{"takeover", takeover},
 	};
-	int r = 0;
 
-	for (size_t i = 0; i < ARRAY_SIZE(commands) && r == 0; i++)
-		r = admin_register(n->admin, commands[i].name, commands[i].fn, n);
-	return r;
+	return node_register(n, commands, ARRAY_SIZE(commands));
 }

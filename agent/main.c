@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* warren-agent: the node agent of the mesh. */
+/* warren-agent: the node agent of the mesh. A command line comes in, an exit code leaves; node.c is the agent. */
 #include "node.h"
 
 int main(int argc, char **argv)

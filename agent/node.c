@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Wiring of the node agent: options come in; lock, CA, admin and readiness, capture, engine, pods and
- * source start in that order and stop in reverse. Control thread.
+ * source start in that order and stop in reverse. Called by main.c. Control thread.
  */
 #include "node.h"
 #include "node_private.h"

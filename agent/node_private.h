@@ -101,6 +101,11 @@ int node_start_identities(struct node *n);
 void node_stop_identities(struct node *n);
 
 /* --- commands.c, policy_commands.c, certificate_commands.c; 0 or -ENOMEM --- */
+struct node_command {
+	const char *name; /* as warrenctl sends it */
+	admin_handler fn; /* its arg is the node */
+};
+int node_register(struct node *n, const struct node_command *commands, size_t count);
 int node_register_commands(struct node *n);
 int node_register_policy_commands(struct node *n);
 int node_register_certificate_commands(struct node *n);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the values of warren-agent's options may be. A value's text and where it stands come in; a verdict, a
- * number or a line on stderr leaves. Called by options.c.
+ * number or a line on stderr leaves. Called by options.c, and by node.c for lists that are taken apart later.
  */
 #include "option_values.h"
 #include "agent/capture/capture.h"

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Options of warren-agent. argv, environment and a file come in, a struct leaves; called by main.c. */
+/* Options of warren-agent. argv, environment and a file come in, a struct leaves; called by main.c; commands.c
+ * shows them. */
 #include "options.h"
 #include "option_values.h"
 #include "engine/base/addr.h"
@@ -57,14 +58,14 @@ static const struct option {
 	{"trust-domain-aliases", TEXT, AT(trust_domain_aliases), "", "A,B",
 	 "other names that policies may have for it (former ones)", .ok = value_is_trust_domains,
 	 .want = "trust domains with commas between them", .given = AT(trust_domain_aliases_given)},
-	{"root-namespace", TEXT, AT(root_namespace), "istio-system", "NAME", "whose policies are the whole mesh's",
-	 .ok = value_is_namespace, .want = "at most 63 lower-case letters, digits and '-'",
-	 .given = AT(root_namespace_given)},
+	{"root-namespace", TEXT, AT(root_namespace), "istio-system", "NAME",
+	 "namespace whose policies are for the whole mesh", .ok = value_is_namespace,
+	 .want = "at most 63 lower-case letters, digits and '-'", .given = AT(root_namespace_given)},
 	{"l7-deny", TEXT, AT(l7_deny), "match", "match|ignore",
-	 "a DENY rule's part that only HTTP could tell: taken as matched, or the rule as not there",
-	 .ok = value_is_l7_deny, .want = "match or ignore"},
+	 "what only HTTP shows in a DENY rule: counts as matched, or the rule is left out", .ok = value_is_l7_deny,
+	 .want = "match or ignore"},
 	{"bad-mesh-policy", TEXT, AT(bad_mesh_policy), "ignore", "ignore|deny",
-	 "pods without another policy when one of the mesh never was valid", .ok = value_is_bad_mesh,
+	 "what a policy of the mesh that never was valid does to pods without another policy", .ok = value_is_bad_mesh,
 	 .want = "ignore or deny"},
 	{"cluster-id", TEXT, AT(cluster_id), "Kubernetes", "NAME", "cluster name told to peers and logs",
 	 .ok = value_is_cluster, .want = "1 to" LABEL_WANT},
@@ -94,16 +95,16 @@ static const struct option {
 	 "congestion control of the tunnels, such as cubic or reno; empty: the system's", .ok = value_is_congestion,
 	 .want = "a name from /proc/sys/net/ipv4/tcp_available_congestion_control"},
 	{"on-agent-loss", TEXT, AT(on_agent_loss), "closed", "closed|open",
-	 "new connections of a pod whose agent is gone", .ok = value_is_loss, .want = "closed or open"},
+	 "what becomes of new connections while no agent runs", .ok = value_is_loss, .want = "closed or open"},
 	{"source-binding", TEXT, AT(source_binding), "known", "enforce|known|off",
-	 "callers whose identity is not that of their address's pod: refused; enforce: also where no single pod has it",
+	 "refuse callers whose address is another identity's pod's; enforce: or no single pod's",
 	 .ok = value_is_binding, .want = "enforce, known or off"},
 	{"probe-exemption", TEXT, AT(probe_exemption), "declared", "declared|node-sockets",
-	 "what the kubelet reaches whatever policy says: the probe ports of a pod's manifest, or every port",
+	 "where the kubelet gets whatever policy says: to a manifest's probe ports, or to all",
 	 .ok = value_is_probe_exemption, .want = "declared or node-sockets"},
 	{"anti-spoof", TEXT, AT(anti_spoof), "enforce", "enforce|count|off",
-	 "packets of a pod with a foreign source, or to the mesh around the agent", .ok = value_is_anti_spoof,
-	 .want = "enforce, count or off"},
+	 "what becomes of a pod's packets with a foreign source, or to the mesh around the agent",
+	 .ok = value_is_anti_spoof, .want = "enforce, count or off"},
 	{"takeover", FLAG, AT(takeover), "false", NULL,
 	 .help = "take over from the agent of this node that is running"},
 	{"assume-missing", TEXT, AT(assume_missing), "", "LIST", "kernel features to do without: tcx,sockops,...",
@@ -211,6 +212,9 @@ static void env_name(const struct option *o, char *buf, size_t size)
 		buf[i] = buf[i] == '-' ? '_' : (char)toupper((unsigned char)buf[i]);
 }
 
+/* Blanks below the names of options. */
+#define BESIDE "                                "
+
 static void help(void)
 {
 	char env[64], left[64];
@@ -222,20 +226,20 @@ static void help(void)
 
 		env_name(o, env, sizeof(env));
 		snprintf(left, sizeof(left), "--%s%s%s", o->name, o->arg ? "=" : "", o->arg ? o->arg : "");
-		printf("  %-29s %s\n  %29s [%s%s%s]\n", left, o->help, "", env,
-		       o->fallback && *o->fallback ? ", default " : "", o->fallback ? o->fallback : "");
+		/* A name without room beside it has a line of its own. */
+		printf("  %-29s%s%s\n", left, strlen(left) > 29 ? "\n" BESIDE : " ", o->help);
+		printf(BESIDE "[%s%s%s]\n", env, o->fallback && *o->fallback ? ", default " : "",
+		       o->fallback ? o->fallback : "");
 	}
-	printf("  %-29s lines `name = value` with the names above; # at the start or behind a blank begins\n"
-	       "  %29s a comment, not within \"\" or '' around the whole value [WARREN_CONFIG]\n",
-	       "--config=FILE", "");
+	printf("  %-29s lines `name = value` with the names above; # at the start or behind a blank begins\n" BESIDE
+	       "a comment, not within \"\" or '' around the whole value [WARREN_CONFIG]\n",
+	       "--config=FILE");
 	printf("  %-29s print the version\n  %-29s print this\n\n", "--version", "--help");
-	printf("Later wins: default, --config, environment, command line; so does the last of an option that "
-	       "is "
-	       "given\ntwice in one of them. Only --mesh-cidr adds up there, and replaces the list of what "
-	       "came "
-	       "before.\nTrust domain, its aliases and the root namespace are those of Istio's ConfigMap `istio` in "
-	       "that\n"
-	       "namespace when their option is not given.\nExit: 0 done, 1 failed, 2 wrong usage.\n");
+	printf("Later wins: default, --config, environment, command line; so does the last of an option that is given\n"
+	       "twice in one of them. Only --mesh-cidr adds up there, and replaces the list of what came before.\n"
+	       "Trust domain, its aliases and the root namespace are those of Istio's ConfigMap `istio` in that\n"
+	       "namespace when their option is not given.\n"
+	       "Exit: 0 done, 1 failed, 2 wrong usage.\n");
 }
 
 static const struct option *find(const char *name, size_t len)

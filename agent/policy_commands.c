@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What warrenctl asks about policies and verdicts: which there are (list), what one would be and why (check), what they
- * are (trace), how often each denied (verdicts), and about connections that escape them. Requests come in from the
- * admin socket, JSON leaves. Control thread.
+ * The admin commands behind `warrenctl policy`: what became of each (list), what a verdict would be and why (check),
+ * what they are (trace), how often each denied (verdicts); and about connections that escape them. A call comes in,
+ * JSON leaves. Control thread.
  */
 #include "node_private.h"
 #include "engine/model/policy.h"
@@ -15,13 +15,6 @@
 
 /* Whoever traces asks again well within this. */
 #define TRACE_MS 3000
-
-static const char *arg_text(const struct admin_call *c, const char *name)
-{
-	const char *v = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(admin_args(c), name));
-
-	return v ? v : "";
-}
 
 /* --- list --- */
 
@@ -86,7 +79,7 @@ static const struct ip_addr *address_of_family(const struct workload *w, bool v4
 
 static bool read_to(struct node *n, struct admin_call *c, struct question *q)
 {
-	const char *text = arg_text(c, "to"), *colon = strrchr(text, ':');
+	const char *text = admin_text(c, "to", ""), *colon = strrchr(text, ':');
 	char *end = NULL;
 	unsigned long port = colon ? strtoul(colon + 1, &end, 10) : 0;
 
@@ -111,7 +104,7 @@ static bool read_to(struct node *n, struct admin_call *c, struct question *q)
 
 static bool read_from(struct node *n, struct admin_call *c, struct question *q)
 {
-	const char *text = arg_text(c, "from");
+	const char *text = admin_text(c, "from", "");
 	bool plain = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(admin_args(c), "plaintext"));
 	struct spiffe_id id;
 
@@ -274,6 +267,8 @@ static void policy_verdicts(void *arg, struct admin_call *c)
 	engine_dump(((struct node *)arg)->engine, "verdicts", counted, c);
 }
 
+/* --- connections older than enrolment --- */
+
 static void connection_unmanaged(void *arg, struct admin_call *c)
 {
 	admin_reply(c, pods_unmanaged(((struct node *)arg)->pods));
@@ -289,11 +284,14 @@ static void connection_close(void *arg, struct admin_call *c)
 
 int node_register_policy_commands(struct node *n)
 {
-	int r = admin_register(n->admin, "policy list", policy_list, n);
+	static const struct node_command commands[] = {
+		{"policy list", policy_list},
+		{"policy check", policy_check},
+		{"policy trace", policy_trace},
+		{"policy verdicts", policy_verdicts},
+		{"connection unmanaged", connection_unmanaged},
+		{"connection close", connection_close},
+	};
 
-	r = r < 0 ? r : admin_register(n->admin, "policy check", policy_check, n);
-	r = r < 0 ? r : admin_register(n->admin, "connection unmanaged", connection_unmanaged, n);
-	r = r < 0 ? r : admin_register(n->admin, "connection close", connection_close, n);
-	r = r < 0 ? r : admin_register(n->admin, "policy trace", policy_trace, n);
-	return r < 0 ? r : admin_register(n->admin, "policy verdicts", policy_verdicts, n);
+	return node_register(n, commands, ARRAY_SIZE(commands));
 }

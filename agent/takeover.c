@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Hand-over of listeners (SCM_RIGHTS, unix(7)): one fixed record with three descriptors a pod, then a record
- * without. Called by node.c on either side.
+ * without. Called by node.c (receives) and commands.c (sends).
  */
 #include "takeover.h"
 #include "engine/base/cleanup.h"

@@ -2,7 +2,7 @@
 /*
  * Refusals that the kernel made by itself. In: the ring buffer wr_events. Out: one call for each, a bounded number at a
  * time: callers can be invented, and the loop has other work. What the ring cannot hold stays counted. Called by
- * agent/node.c.
+ * agent/denied.c.
  */
 #include "private.h"
 #include "engine/base/cleanup.h"

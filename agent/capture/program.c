@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One pod's instance of a program. In: the place, the pod's number. Out: a loaded program on the node's maps.
- * Called by pod.c. */
+ * Called by pod.c and node_end.c, which attach it by link.c. */
 #include "private.h"
 #include "engine/base/cleanup.h"
 #include "bpf/pod_in.skel.h"

@@ -5,6 +5,7 @@
  * agent/enroll/unmanaged.c.
  */
 #include "private.h"
+#include "engine/base/array.h"
 #include "engine/base/cleanup.h"
 
 #include <arpa/inet.h>
@@ -61,17 +62,11 @@ static int found(struct nl_msg *msg, void *arg)
 		l->error = -E2BIG;
 		return NL_STOP;
 	}
-	/* Room is doubled at powers of two. */
-	if (!(l->n & (l->n - 1))) {
-		struct capture_socket *grown = realloc(l->list, (l->n ? l->n * 2 : 1) * sizeof(*grown));
-
-		if (!grown) {
-			l->error = -ENOMEM;
-			return NL_STOP;
-		}
-		l->list = grown;
+	s = array_grow(&l->list, &l->n, sizeof(*s));
+	if (!s) {
+		l->error = -ENOMEM;
+		return NL_STOP;
 	}
-	s = &l->list[l->n++];
 	*s = (struct capture_socket){.local = {address(d->idiag_family, d->id.idiag_src), ntohs(d->id.idiag_sport)},
 				     .remote = {address(d->idiag_family, d->id.idiag_dst), ntohs(d->id.idiag_dport)},
 				     .family = d->idiag_family,

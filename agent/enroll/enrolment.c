@@ -2,7 +2,7 @@
 /*
  * One pod's enrolment: pending -> enrolled -> draining -> gone, or refused. Its manifest, its namespace and
  * the engine's completions come in; attachments, engine pods and certificate references leave. Called by
- * pods.c.
+ * pods.c; pods_dump.c tells its state.
  */
 #include "private.h"
 #include "engine/base/cleanup.h"

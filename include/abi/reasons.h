@@ -35,7 +35,7 @@
 	X(TLS_VERSION, "tls_version", "peer does not speak TLS 1.3")                                                   \
 	X(TLS_NO_CERT, "tls_no_client_certificate", "peer presented no certificate")                                   \
 	X(TLS_UNKNOWN_CA, "tls_unknown_ca", "peer certificate is not signed by a trusted root")                        \
-	X(TLS_EXPIRED, "tls_certificate_expired", "peer certificate is expired or not yet valid")                      \
+	X(TLS_EXPIRED, "tls_certificate_expired", "peer certificate is expired")                                       \
 	X(TLS_BAD_CERT, "tls_bad_certificate", "peer certificate is malformed or not fit for this use")                \
 	X(TLS_TRUST_DOMAIN, "tls_trust_domain", "peer identity is of another trust domain")                            \
 	X(TLS_WRONG_IDENTITY, "tls_wrong_identity", "server identity is not the expected one")                         \

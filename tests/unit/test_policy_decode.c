@@ -15,7 +15,7 @@
 #include <cmocka.h>
 
 static char *aliases[] = {(char *)"old.org", (char *)"older.org"};
-static const struct trust trust = {"example.org", aliases, 2, "istio-system"};
+static const struct mesh_names mesh = {"example.org", aliases, 2, "istio-system"};
 
 static cJSON *parsed;
 
@@ -55,7 +55,7 @@ static struct policy *policy_of(struct check *c, const char *spec)
 	int r;
 
 	*c = (struct check){.warnings = cJSON_CreateArray()};
-	r = policy_decode(c, tree, &trust, &p);
+	r = policy_decode(c, tree, &mesh, &p);
 	assert_int_equal(r, p ? 0 : -EINVAL);
 	assert_int_equal(c->refused, !p);
 	cJSON_Delete(tree);
@@ -254,14 +254,14 @@ static void the_root_namespace_and_the_annotations(void **state)
 			", creationTimestamp: '2024-01-01T00:00:00Z', annotations: {istio.io/dry-run: 'true'}", "{}");
 
 	(void)state;
-	assert_int_equal(policy_decode(&c, tree, &trust, &p), 0);
+	assert_int_equal(policy_decode(&c, tree, &mesh, &p), 0);
 	assert_true(p->scope == SCOPE_MESH && p->every_namespace && p->dry_run);
 	assert_string_equal(p->created, "2024-01-01T00:00:00Z");
 	policy_unref(p);
 	cJSON_Delete(tree);
 	tree = tree_of("AuthorizationPolicy", "istio-system", ", annotations: {istio.io/dry-run: 'False'}",
 		       "{selector: {matchLabels: {a: b}}}");
-	assert_int_equal(policy_decode(&c, tree, &trust, &p), 0);
+	assert_int_equal(policy_decode(&c, tree, &mesh, &p), 0);
 	assert_true(p->scope == SCOPE_WORKLOAD && p->every_namespace && !p->dry_run);
 	policy_unref(p);
 	cJSON_Delete(tree);
@@ -286,7 +286,7 @@ static void a_dry_run_that_is_unclear(void **state)
 
 		assert_true(asprintf(&annotation, ", annotations: {istio.io/dry-run: %s}", table[i].value) > 0);
 		tree = tree_of("AuthorizationPolicy", "shop", annotation, table[i].spec);
-		assert_int_equal(policy_decode(&c, tree, &trust, &p), -EINVAL);
+		assert_int_equal(policy_decode(&c, tree, &mesh, &p), -EINVAL);
 		assert_non_null(strstr(c.reason, table[i].why));
 		cJSON_Delete(tree);
 	}
@@ -491,7 +491,7 @@ static void a_refused_policy_closes_its_readable_scope(void **state)
 	(void)state;
 	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
 		cJSON *tree = tree_of("AuthorizationPolicy", table[i].namespace_, "", table[i].spec);
-		struct policy *p = policy_decode_closed(tree, &trust);
+		struct policy *p = policy_decode_closed(tree, &mesh);
 
 		assert_true(p->closed && !p->n_rules);
 		assert_int_equal(p->scope, table[i].scope);
@@ -511,7 +511,7 @@ static struct peer_auth *peer_auth_of(struct check *c, const char *namespace_, c
 	int r;
 
 	*c = (struct check){0};
-	r = peer_auth_decode(c, tree, &trust, &p);
+	r = peer_auth_decode(c, tree, &mesh, &p);
 	assert_int_equal(r, p ? 0 : -EINVAL);
 	cJSON_Delete(tree);
 	return p;

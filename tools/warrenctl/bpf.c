@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * `bpf show` as text, one kernel object a line in bpftool's manner. In: what capture_dump made, its strings
- * cleaned. First comes what is wanted and not attached, because that is what people look for. Called by main.c.
+ * cleaned. First comes what is wanted and not attached, because that is what people look for. Called by show.c.
  */
 #include "ctl.h"
 #include "engine/base/cleanup.h"

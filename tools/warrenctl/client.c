@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Asks the agent over its admin socket: one JSON line there, one back. The agent may be stuck, be replaced by
- * something else or be of another version, so time, size and memory of an answer are bounded. Called by main.c.
+ * something else or be of another version, so time, size and memory of an answer are bounded. Called by the commands.
  */
 #include "ctl.h"
 #include "abi/marks.h"

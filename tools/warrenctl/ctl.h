@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Shared inside warrenctl. */
+/* What the files of warrenctl share, by file. Each function that can fail returns an exit code. */
 #pragma once
 #include <cjson/cJSON.h>
 #include <stdbool.h>
@@ -51,7 +51,7 @@ void ctl_keep_standard(void);
 /* Empties stdout; code, or CTL_BROKEN when not everything could be written. */
 int ctl_finish(int code);
 
-/* --- members of an object, whatever the agent sent in their place --- */
+/* --- out.c as well: members of an object, whatever the agent sent in their place --- */
 const char *text_of(const cJSON *o, const char *name); /* "" when it is no string */
 double number_of(const cJSON *o, const char *name);    /* 0 when it is no number */
 bool is_true(const cJSON *o, const char *name);
@@ -79,26 +79,53 @@ struct column {
 void table_print(const cJSON *array, const struct column *columns, int n);
 const char *field_text(const cJSON *item, const struct column *col, char *buf, int size);
 
+/*
+ * Commands of main.c's table. arg is the word behind the command, NULL when there is none. Each returns an exit code,
+ * with its result or what is wrong printed.
+ */
+
+/* --- show.c: what is only looked at --- */
+int show_status(struct ctl *c, const char *arg);
+int show_doctor(struct ctl *c, const char *arg);
+int show_pods(struct ctl *c, const char *arg);
+int show_workloads(struct ctl *c, const char *arg);
+int show_services(struct ctl *c, const char *arg);
+int show_connections(struct ctl *c, const char *arg);
+int show_unmanaged(struct ctl *c, const char *arg);
+int show_tunnels(struct ctl *c, const char *arg);
+int show_memory(struct ctl *c, const char *arg);
+int show_certificates(struct ctl *c, const char *arg);
+int show_bpf(struct ctl *c, const char *arg);
+int show_config(struct ctl *c, const char *arg);
+int show_config_dump(struct ctl *c, const char *arg);
+
+/* --- actions.c --- */
+int action_release(struct ctl *c, const char *arg);
+int action_enroll(struct ctl *c, const char *arg);
+int action_close(struct ctl *c, const char *arg);
+int action_log_level(struct ctl *c, const char *arg);
+int action_prove(struct ctl *c, const char *arg);
+
+/* --- certificate.c --- */
+int certificate_rotate(struct ctl *c, const char *arg);
+int certificate_revoke(struct ctl *c, const char *arg);
+
+/* --- policy.c: `policy list`, `policy show` and `policy lint`; the files are c's --- */
+int policy_show(struct ctl *c, const char *arg);
+int policy_lint(struct ctl *c, const char *arg);
+
+/* --- verdicts.c: `policy check` of c's `from` and `to`, `policy trace` for so many seconds (NULL: until it is
+ * interrupted), `policy verdicts` --- */
+int verdict_check(struct ctl *c, const char *arg);
+int verdict_trace(struct ctl *c, const char *arg);
+int verdict_counts(struct ctl *c, const char *arg);
+
 /* --- status.c: `status show` and `config list` as text --- */
 void status_print(const cJSON *status);
 void resources_print(cJSON *resources);
 
-/* --- policy.c: `policy list`, `policy show` and `policy lint` --- */
-int policy_show(struct ctl *c, const char *name);
-int policy_lint(struct ctl *c);
-
-/* --- certificate.c: commands; arg may be NULL --- */
-int certificate_rotate(struct ctl *c, const char *arg);
-int certificate_revoke(struct ctl *c, const char *arg);
-
 /* --- bpf.c: `bpf show` as text --- */
 void bpf_print(const cJSON *dump);
-
-/* --- verdicts.c; they print what is wrong --- */
-int verdict_check(struct ctl *c);
-/* Prints verdicts as they are given, for so long; 0: until it is interrupted. */
-int verdict_trace(struct ctl *c, unsigned long seconds);
-int verdict_counts(struct ctl *c);
 
 /* --- local.c: what works without an agent. Codes with the reason remembered --- */
 int local_doctor(struct ctl *c);

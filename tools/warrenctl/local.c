@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What works without an agent: the kernel's features, the pins, taking pods out of capture. Out: results, or
- * codes with the reason remembered. Called by main.c.
+ * codes with the reason remembered. Called by show.c and actions.c.
  */
 #include "ctl.h"
 #include "agent/capture/capture.h"

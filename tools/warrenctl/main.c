@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* warrenctl OBJECT COMMAND, in bpftool's manner. The table below is the command set and the help. */
+/*
+ * warrenctl OBJECT COMMAND, in bpftool's manner. Enters the command line and leaves an exit code; the table below is
+ * the command set and the help. The commands themselves are in show.c, actions.c, certificate.c, policy.c and
+ * verdicts.c.
+ */
 #include "ctl.h"
 #include "engine/base/cleanup.h"
 #include "engine/base/version.h"
@@ -8,393 +12,44 @@
 #include <stdio.h>
 #include <string.h>
 
-/* --- objects that are lists of rows --- */
-
-static const struct column pod_columns[] = {{"NAMESPACE", "namespace", AS_TEXT}, {"NAME", "name", AS_TEXT},
-					    {"STATE", "state", AS_TEXT},	 {"ADDRESSES", "addresses", AS_TEXT},
-					    {"CONNS", "connections", AS_NUMBER}, {"LINK", "link", AS_TEXT},
-					    {"IDENTITY", "identity", AS_TEXT},	 {"REASON", "reason", AS_TEXT}};
-static const struct column workload_columns[] = {
-	{"NAMESPACE", "namespace", AS_TEXT}, {"NAME", "name", AS_TEXT},	  {"NODE", "node", AS_TEXT},
-	{"PROTOCOL", "protocol", AS_TEXT},   {"READY", "ready", AS_TEXT}, {"ADDRESSES", "addresses", AS_TEXT}};
-static const struct column connection_columns[] = {{"DIR", "direction", AS_TEXT},
-						   {"POD", "pod", AS_TEXT},
-						   {"SRC", "src", AS_TEXT},
-						   {"DST", "dst", AS_TEXT},
-						   {"VIA", "next_hop", AS_TEXT},
-						   {"STATE", "state", AS_TEXT},
-						   {"AGE", "age_ms", AS_MS},
-						   {"SENT", "bytes_sent", AS_BYTES},
-						   {"RECV", "bytes_recv", AS_BYTES},
-						   {"LOCAL RTT us", "local_tcp_info.rtt_us", AS_NUMBER},
-						   {"TUNNEL RTT us", "tunnel_tcp_info.rtt_us", AS_NUMBER}};
-static const struct column tunnel_columns[] = {
-	{"DIR", "direction", AS_TEXT},	   {"POD", "pod", AS_TEXT},
-	{"REMOTE", "remote", AS_TEXT},	   {"STATE", "state", AS_TEXT},
-	{"TLS", "tls", AS_TEXT},	   {"STREAMS", "streams", AS_NUMBER},
-	{"AGE", "age_ms", AS_MS},	   {"SENT", "bytes_sent", AS_BYTES},
-	{"RECV", "bytes_recv", AS_BYTES},  {"RTT us", "tcp_info.rtt_us", AS_NUMBER},
-	{"PEER", "peer_identity", AS_TEXT}};
-static const struct column certificate_columns[] = {{"IDENTITY", "identity", AS_TEXT},
-						    {"STATE", "state", AS_TEXT},
-						    {"NOT BEFORE", "not_before", AS_TEXT},
-						    {"NOT AFTER", "not_after", AS_TEXT},
-						    {"RENEWAL", "next_renewal", AS_TEXT},
-						    {"ROTATION", "root_rotation", AS_TEXT},
-						    {"CRL", "crl", AS_TEXT},
-						    {"USERS", "users", AS_NUMBER},
-						    {"SERIAL", "serial", AS_TEXT}};
-
-static const struct column memory_columns[] = {
-	{"WORKER", "worker", AS_NUMBER},	{"BUSY %", "busy_percent", AS_NUMBER},
-	{"BACKLOG", "backlog_bytes", AS_BYTES}, {"BUDGET", "budget_bytes", AS_BYTES},
-	{"WINDOW", "window_bytes", AS_BYTES},	{"GROWN", "window_grown_bytes", AS_BYTES}};
-
-static int show_rows(struct ctl *c, const char *command, const struct column *columns, int n)
-{
-	cJSON *result = NULL;
-	int r = client_call(c, command, NULL, cJSON_Array, &result);
-
-	if (r)
-		return ctl_say(c, r);
-	if (!ctl_print_json(c, result))
-		table_print(result, columns, n);
-	cJSON_Delete(result);
-	return CTL_OK;
-}
-
-static int cmd_workload(struct ctl *c, const char *arg)
-{
-	(void)arg;
-	return show_rows(c, "workload list", workload_columns, ARRAY_SIZE(workload_columns));
-}
-
-static int cmd_connection(struct ctl *c, const char *arg)
-{
-	(void)arg;
-	return show_rows(c, "connection list", connection_columns, ARRAY_SIZE(connection_columns));
-}
-
-static int cmd_tunnel(struct ctl *c, const char *arg)
-{
-	(void)arg;
-	return show_rows(c, "tunnel list", tunnel_columns, ARRAY_SIZE(tunnel_columns));
-}
-
-static int cmd_certificate(struct ctl *c, const char *arg)
-{
-	(void)arg;
-	return show_rows(c, "certificate list", certificate_columns, ARRAY_SIZE(certificate_columns));
-}
-
-static int cmd_memory(struct ctl *c, const char *arg)
-{
-	(void)arg;
-	return show_rows(c, "memory show", memory_columns, ARRAY_SIZE(memory_columns));
-}
-
-/* Asks the pins in the agent's place when r says that it gave no answer. An agent that is there nevertheless is
- * worth a remark; when the pins have nothing either, the agent's failure is the one to tell. */
-static int or_pins(struct ctl *c, int r, int (*fn)(struct ctl *c, cJSON **ret), cJSON **ret)
-{
-	struct ctl pins = *c;
-	int e;
-
-	if (r != CTL_BROKEN && r != CTL_NO_AGENT)
-		return r;
-	pins.silent = r == CTL_BROKEN;
-	e = fn(&pins, ret);
-	if (e == CTL_OK && r == CTL_BROKEN)
-		ctl_remark(c, "this is from the pins");
-	if (e == CTL_OK || r == CTL_BROKEN || e == CTL_NO_AGENT)
-		return e == CTL_OK ? e : r;
-	return ctl_error(c, e, "%s", pins.error);
-}
-
-static int cmd_pod(struct ctl *c, const char *arg)
-{
-	cJSON *result = NULL;
-	int r = or_pins(c, client_call(c, "pod list", NULL, cJSON_Array, &result), local_pods, &result);
-
-	(void)arg;
-	if (r)
-		return ctl_say(c, r);
-	if (!ctl_print_json(c, result))
-		table_print(result, pod_columns, ARRAY_SIZE(pod_columns));
-	cJSON_Delete(result);
-	return CTL_OK;
-}
-
-static void print_service(const cJSON *s)
-{
-	static const struct column vips = {"", "vips", AS_TEXT};
-	const cJSON *e, *p;
-	char buf[160];
-
-	printf("%s  %s  ports", text_of(s, "hostname"), field_text(s, &vips, buf, sizeof(buf)));
-	cJSON_ArrayForEach(p, member(s, "ports"))
-		printf(" %.0f", number_of(p, "port"));
-	printf("\n");
-	cJSON_ArrayForEach(e, member(s, "endpoints")) {
-		printf("  %-24s %-20s %-6s %s", text_of(e, "address"), text_of(e, "workload"), text_of(e, "protocol"),
-		       is_true(e, "healthy") ? "healthy" : "not ready");
-		cJSON_ArrayForEach(p, member(e, "target_ports"))
-			printf("  %s->%d", p->string ? p->string : "?", p->valueint);
-		printf("\n");
-	}
-}
-
-static int cmd_service(struct ctl *c, const char *arg)
-{
-	cJSON *result = NULL, *s;
-	int r = client_call(c, "service list", NULL, cJSON_Array, &result);
-
-	(void)arg;
-	if (r)
-		return ctl_say(c, r);
-	if (!ctl_print_json(c, result)) {
-		cJSON_ArrayForEach(s, result)
-			print_service(s);
-		if (!cJSON_GetArraySize(result))
-			printf("none\n");
-	}
-	cJSON_Delete(result);
-	return CTL_OK;
-}
-
-/* --- objects with an output of their own --- */
-
-static int cmd_status(struct ctl *c, const char *arg)
-{
-	cJSON *s = NULL;
-	int r = client_call(c, "status", NULL, cJSON_Object, &s);
-	bool up;
-
-	(void)arg;
-	if (r)
-		return ctl_say(c, r);
-	up = is_true(s, "up");
-	if (!ctl_print_json(c, s))
-		status_print(s);
-	cJSON_Delete(s);
-	return up ? CTL_OK : CTL_NOT_SO;
-}
-
-static int cmd_bpf(struct ctl *c, const char *arg)
-{
-	cJSON *result = NULL;
-	int r = or_pins(c, client_call(c, "bpf show", NULL, cJSON_Object, &result), local_bpf, &result);
-
-	(void)arg;
-	if (r)
-		return ctl_say(c, r);
-	if (!ctl_print_json(c, result))
-		bpf_print(result);
-	cJSON_Delete(result);
-	return CTL_OK;
-}
-
-static int cmd_config_list(struct ctl *c, const char *arg)
-{
-	cJSON *result = NULL;
-	int r = client_call(c, "config list", NULL, cJSON_Array, &result);
-
-	(void)arg;
-	if (r)
-		return ctl_say(c, r);
-	if (!ctl_print_json(c, result))
-		resources_print(result);
-	cJSON_Delete(result);
-	return CTL_OK;
-}
-
-/* The model is nested deep: it has no better text than JSON itself, indented. */
-static int cmd_config_dump(struct ctl *c, const char *arg)
-{
-	cJSON *result = NULL;
-	int r = client_call(c, "config dump", NULL, cJSON_Object, &result);
-
-	(void)arg;
-	if (r)
-		return ctl_say(c, r);
-	if (!c->json)
-		c->json = c->pretty = true;
-	(void)ctl_print_json(c, result);
-	cJSON_Delete(result);
-	return CTL_OK;
-}
-
-static int cmd_log(struct ctl *c, const char *arg)
-{
-	cJSON *args = cJSON_CreateObject(), *result = NULL;
-	int r;
-
-	if (arg)
-		cJSON_AddStringToObject(args, "level", arg);
-	r = client_call(c, "log level", args, cJSON_Object, &result);
-	if (r)
-		return ctl_say(c, r);
-	if (!ctl_print_json(c, result))
-		printf("%s\n", text_of(result, "level"));
-	cJSON_Delete(result);
-	return CTL_OK;
-}
-
-static const struct column unmanaged_columns[] = {{"DIR", "direction", AS_TEXT},   {"POD", "pod", AS_TEXT},
-						  {"SRC", "src", AS_TEXT},	   {"DST", "dst", AS_TEXT},
-						  {"ALLOWED", "allowed", AS_TEXT}, {"REASON", "reason", AS_TEXT},
-						  {"POLICY", "policy", AS_TEXT}};
-
-static int cmd_unmanaged(struct ctl *c, const char *arg)
-{
-	(void)arg;
-	return show_rows(c, "connection unmanaged", unmanaged_columns, ARRAY_SIZE(unmanaged_columns));
-}
-
-static int cmd_close(struct ctl *c, const char *arg)
-{
-	cJSON *result = NULL;
-	int r;
-
-	if (!arg || strcmp(arg, "--unmanaged"))
-		return ctl_fail(c, CTL_USAGE,
-				"connection close: what: --unmanaged, all that `connection unmanaged` lists");
-	r = client_call(c, "connection close", NULL, cJSON_Object, &result);
-	if (r)
-		return ctl_say(c, r);
-	if (!ctl_print_json(c, result))
-		printf("%.0f connections\n", number_of(result, "closed"));
-	cJSON_Delete(result);
-	return CTL_OK;
-}
-
-static int cmd_policy_check(struct ctl *c, const char *arg)
-{
-	(void)arg;
-	return verdict_check(c);
-}
-
-static int cmd_policy_trace(struct ctl *c, const char *arg)
-{
-	char *end = NULL;
-	unsigned long seconds = arg ? strtoul(arg, &end, 10) : 0;
-
-	if (arg && (!seconds || *end))
-		return ctl_fail(c, CTL_USAGE, "policy trace: %s: expected seconds", arg);
-	return verdict_trace(c, seconds);
-}
-
-static int cmd_policy_verdicts(struct ctl *c, const char *arg)
-{
-	(void)arg;
-	return verdict_counts(c);
-}
-
-/* --- actions --- */
-
-static bool is_all(const char *arg)
-{
-	return !strcmp(arg, "--all") || !strcmp(arg, "all");
-}
-
-/* CTL_OK and the result printed, or a code with the reason remembered. */
-static int pod_switch(struct ctl *c, const char *command, const char *arg)
-{
-	cJSON *args = cJSON_CreateObject(), *result = NULL;
-	int r;
-
-	if (is_all(arg))
-		cJSON_AddTrueToObject(args, "all");
-	else
-		cJSON_AddStringToObject(args, "name", arg);
-	r = client_call(c, command, args, cJSON_Object, &result);
-	if (r)
-		return r;
-	if (!ctl_print_json(c, result))
-		printf("%.0f pods\n", number_of(result, "pods"));
-	cJSON_Delete(result);
-	return CTL_OK;
-}
-
-/* Past an agent that is there but stuck nothing is released: it would take the pod back. */
-static int cmd_release(struct ctl *c, const char *arg)
-{
-	int r = arg ? pod_switch(c, "pod release", arg) : ctl_error(c, CTL_USAGE, "pod release: name a pod, or --all");
-
-	if (r == CTL_NO_AGENT)
-		r = local_release(c, is_all(arg) ? NULL : arg);
-	return r ? ctl_say(c, r) : CTL_OK;
-}
-
-static int cmd_enroll(struct ctl *c, const char *arg)
-{
-	int r = arg ? pod_switch(c, "pod enroll", arg) : ctl_error(c, CTL_USAGE, "pod enroll: name a pod, or --all");
-
-	return r ? ctl_say(c, r) : CTL_OK;
-}
-
-static int cmd_doctor(struct ctl *c, const char *arg)
-{
-	int r = local_doctor(c);
-
-	(void)arg;
-	return r == CTL_BROKEN ? ctl_say(c, r) : r;
-}
-
-static int cmd_lint(struct ctl *c, const char *arg)
-{
-	(void)arg;
-	return policy_lint(c);
-}
-
-/* What cannot be found out has one code of its own: 1 is for what was. */
-static int cmd_prove(struct ctl *c, const char *arg)
-{
-	int r = arg ? local_prove(c, arg) : ctl_error(c, CTL_USAGE, "prove: name a pod");
-
-	if (r == CTL_OK || r == CTL_NOT_SO)
-		return r;
-	return ctl_say(c, CTL_USAGE);
-}
-
 /* --- the command table --- */
 
 static const struct command {
 	const char *object, *command, *args, *help;
 	int (*fn)(struct ctl *c, const char *arg);
 } commands[] = {
-	{"status", "show", "", "is the node up: pods, connections, alarms, counters; exits 0 only when up", cmd_status},
-	{"doctor", "show", "", "what the kernel offers, what is missing and what that turns off (*)", cmd_doctor},
-	{"pod", "list", "", "pods that belong into the mesh, why one is not, open connections (*)", cmd_pod},
-	{"pod", "release", "NAME|--all",
-	 "take a pod out of capture now; with an agent it stays out until `pod enroll` (*)", cmd_release},
-	{"pod", "enroll", "NAME|--all", "undo a release", cmd_enroll},
-	{"prove", "pod", "NAME", "send from inside a pod what should not get out, and say what did (*)", cmd_prove},
-	{"workload", "list", "", "every pod the mesh knows", cmd_workload},
-	{"service", "list", "", "services with their endpoints", cmd_service},
-	{"connection", "list", "", "open connections, with TCP_INFO of local hop and tunnel in JSON", cmd_connection},
-	{"connection", "unmanaged", "", "those the agent does not carry: older than enrolment", cmd_unmanaged},
-	{"connection", "close", "--unmanaged", "end these by a reset", cmd_close},
-	{"tunnel", "list", "", "HBONE tunnels: peer, TLS version, streams", cmd_tunnel},
-	{"memory", "show", "",
-	 "per worker: share of time at work, bytes that apps have not taken and their limit, stream windows",
-	 cmd_memory},
-	{"certificate", "list", "", "certificates of this node's workloads", cmd_certificate},
+	{"status", "show", "", "is the node up: pods, connections, alarms, counters; exits 0 only when up",
+	 show_status},
+	{"doctor", "show", "", "what the kernel offers, what is missing and what that turns off (*)", show_doctor},
+	{"pod", "list", "", "pods that belong into the mesh, why one is not, open connections (*)", show_pods},
+	{"pod", "release", "NAME|--all", "take a pod out of capture, until `pod enroll` where an agent runs (*)",
+	 action_release},
+	{"pod", "enroll", "NAME|--all", "undo a release", action_enroll},
+	{"prove", "pod", "NAME", "send from inside a pod what should not get out, and say what did (*)", action_prove},
+	{"workload", "list", "", "every pod the mesh knows", show_workloads},
+	{"service", "list", "", "services with their endpoints", show_services},
+	{"connection", "list", "", "open connections, with TCP_INFO of local hop and tunnel in JSON", show_connections},
+	{"connection", "unmanaged", "", "those that the agent does not carry: older than enrolment", show_unmanaged},
+	{"connection", "close", "--unmanaged", "end these by a reset", action_close},
+	{"tunnel", "list", "", "HBONE tunnels: peer, TLS version, streams", show_tunnels},
+	{"memory", "show", "", "per worker: time at work, bytes not yet taken and their limit, windows", show_memory},
+	{"certificate", "list", "", "certificates of this node's workloads", show_certificates},
 	{"certificate", "rotate-root", "[--finish|--force]",
-	 "replace the embedded CA's root in three steps; --force waits for nothing", certificate_rotate},
-	{"certificate", "revoke", "SERIAL|IDENTITY", "put on the embedded CA's revocation list; ends live tunnels",
+	 "the next of three steps to a new root; --force waits for nothing", certificate_rotate},
+	{"certificate", "revoke", "SERIAL|IDENTITY", "put on the embedded CA's revocation list; ends its open tunnels",
 	 certificate_revoke},
-	{"bpf", "show", "", "wanted versus attached, programs, links, maps decoded (*)", cmd_bpf},
-	{"config", "list", "", "resources: applied, refused, ignored or not enforced, where and why", cmd_config_list},
-	{"config", "dump", "", "options, resources with their state, the whole model; always as JSON", cmd_config_dump},
-	{"policy", "list", "[NAME]", "policies: enforced here, refused, waiting; of one: its pods, warnings, who wins",
+	{"bpf", "show", "", "wanted versus attached, programs, links, maps decoded (*)", show_bpf},
+	{"config", "list", "", "resources: applied, refused, ignored or not enforced, where and why", show_config},
+	{"config", "dump", "", "options, resources with their state, the whole model; always as JSON",
+	 show_config_dump},
+	{"policy", "list", "[NAME]", "policies and what became of each; of one also its pods and warnings",
 	 policy_show},
-	{"policy", "lint", "FILE...", "judge manifests as an agent would; exits 1 if one is refused (*)", cmd_lint},
-	{"policy", "verdicts", "", "how often which policy, rule and field denied, or would have", cmd_policy_verdicts},
-	{"policy", "check", "--from=WHO --to=POD", "may it, and why: exits 0 when allowed, 1 when denied",
-	 cmd_policy_check},
-	{"policy", "trace", "[SECONDS]", "verdicts as they are given, each with what led to it", cmd_policy_trace},
-	{"log", "level", "[LEVEL]", "show or set the log level: error, warn, info, debug", cmd_log},
+	{"policy", "lint", "FILE...", "judge manifests as an agent would; exits 1 if one is refused (*)", policy_lint},
+	{"policy", "verdicts", "", "how often which policy, rule and field denied, or would have", verdict_counts},
+	{"policy", "check", "--from=WHO --to=TO", "may it, and why: exits 0 when allowed, 1 when denied",
+	 verdict_check},
+	{"policy", "trace", "[SECONDS]", "verdicts as they are given, each with what led to it", verdict_trace},
+	{"log", "level", "[LEVEL]", "show or set the log level: error, warn, info, debug", action_log_level},
 };
 
 /* All commands, or those of one object. */
@@ -406,7 +61,7 @@ static void print_commands(const char *object)
 		if (object && strcmp(object, commands[i].object))
 			continue;
 		snprintf(left, sizeof(left), "%s %s %s", commands[i].object, commands[i].command, commands[i].args);
-		printf("  %-32s %s\n", left, commands[i].help);
+		printf("  %-42s %s\n", left, commands[i].help);
 	}
 }
 
@@ -419,21 +74,15 @@ static int help(const char *object)
 	       "  -n, --node NAME  which node      --run-dir PATH   default /run/warren\n"
 	       "  -V, --version    -h, --help      --pin-dir PATH   default /sys/fs/bpf\n"
 	       "  -f, --file FILE  a manifest to lint\n\n"
-	       "WHO is NAMESPACE/POD, ip:ADDRESS (in plaintext) or spiffe://...; --plaintext: without its identity;\n"
-	       "POD is NAMESPACE/POD:PORT.\n"
 	       "WARREN_NODE, WARREN_RUN_DIR and WARREN_PIN_DIR stand for an option that is not given. When no\n"
-	       "node is named it is the one under the run directory that has an agent, or else pins.\n"
-	       "Without an agent `pod release --all` also removes what the node itself has in the kernel.\n\n"
-	       "`prove NAME` does, from the pod's network namespace, what a hostile process with CAP_NET_RAW could: "
-	       "SYNs\n"
-	       "and bytes to a mesh address by packet sockets (also past the pod's own queue and programs), raw "
-	       "sockets\n"
-	       "and TCP sockets with the agent's marks; foreign sources; IPv4, IPv6, v4-mapped. A program right "
-	       "behind\n"
-	       "ours on the node's end of the pod's link counts what comes out and ends it there: nobody gets a "
-	       "probe,\n"
-	       "and nothing stays behind. (A capture at that place would also see what is dropped a moment later.)\n"
-	       "Exit of prove: 0 nothing got through, 1 something did, 2 it could not be found out.\n\n"
+	       "node is named it is the one under the run directory that has an agent, or else pins.\n\n"
+	       "policy check: WHO is NAMESPACE/POD, ip:ADDRESS (in plaintext) or spiffe://...; --plaintext: a pod\n"
+	       "without its identity. TO is NAMESPACE/POD:PORT.\n"
+	       "pod release --all: without an agent it also removes what the node itself has in the kernel.\n"
+	       "prove: sends from the pod's network namespace what a process with CAP_NET_RAW could: packet\n"
+	       "sockets, raw sockets, the agent's marks, foreign sources. A witness on the node's end of the pod's\n"
+	       "link counts what gets out and ends it there. Exit: 0 nothing got out, 1 something did, 2 cannot "
+	       "tell.\n\n"
 	       "Exit: 0 ok, 1 not so or not up, 2 usage, 3 no agent, 4 the agent refused, 5 privilege or kernel\n"
 	       "feature missing, 6 no usable answer from the agent within 10 s, or the output cannot be written.\n"
 	       "An error is one line on stderr, with -j and -p {\"error\": TEXT} on stdout.\n");
@@ -479,7 +128,7 @@ static bool is_short_prove(int n, char **words, const struct command *cmd)
 {
 	const struct command *first = n == 2 && !cmd ? find(words[0], NULL) : NULL;
 
-	return first && first->fn == cmd_prove;
+	return first && first->fn == action_prove;
 }
 
 /* Words are OBJECT [COMMAND] [ARGUMENT]; what is too much is named, never ignored. */
@@ -491,14 +140,14 @@ static int run(struct ctl *c, int n, char **words)
 
 	if (!n)
 		/* Useful by itself: the state of the node, or how to ask. */
-		return client_find_node(c) == CTL_OK ? cmd_status(c, NULL) : help(NULL);
+		return client_find_node(c) == CTL_OK ? show_status(c, NULL) : help(NULL);
 	if (!strcmp(words[0], "help") && !command)
 		return help(NULL);
 	if (command && !strcmp(command, "help"))
 		command = NULL;
 	cmd = find(words[0], command);
 	if (is_short_prove(n, words, cmd))
-		return cmd_prove(c, command);
+		return action_prove(c, command);
 	if (!cmd)
 		return ctl_fail(c, CTL_USAGE, "unknown command: %s%s%s; see warrenctl help", words[0],
 				command ? " " : "", command ? command : "");
@@ -515,7 +164,7 @@ static int run(struct ctl *c, int n, char **words)
 	if (n - 2 > args)
 		return ctl_fail(c, CTL_USAGE, "%s %s: unexpected argument: %s", cmd->object, cmd->command,
 				words[2 + args]);
-	if ((c->from || c->to || c->plaintext) && cmd->fn != cmd_policy_check)
+	if ((c->from || c->to || c->plaintext) && cmd->fn != verdict_check)
 		return ctl_fail(c, CTL_USAGE, "%s %s: --from, --to and --plaintext belong to policy check", cmd->object,
 				cmd->command);
 	return cmd->fn(c, n > 2 ? words[2] : NULL);

@@ -177,12 +177,13 @@ static void print_document(const cJSON *doc)
 	}
 }
 
-int policy_lint(struct ctl *c)
+int policy_lint(struct ctl *c, const char *arg)
 {
 	cJSON *list = NULL, *i;
 	int refused = 0, r;
 	size_t bad = 0;
 
+	(void)arg; /* the first of c->files */
 	if (!c->n_files)
 		return ctl_fail(c, CTL_USAGE, "policy lint: name a file, or - for the standard input");
 	r = source_lint((const char *const *)c->files, (size_t)c->n_files, &bad, &list);

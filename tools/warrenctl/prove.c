@@ -3,7 +3,7 @@
  * `prove POD`: is there a way around the agent? Enters a pod's name. Leaves the list of what was sent from inside its
  * network namespace, as a hostile process there could, and how much of it came out on the node. A witness behind the
  * program on the node's end of the pod's link counts the probes and ends them, so that nobody gets one: a capture
- * there would also show what is about to be dropped. Called by main.c; probe.c makes the packets.
+ * there would also show what is about to be dropped. Called by local.c; probe.c makes the packets.
  */
 #include "ctl.h"
 #include "probe.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * `status show` and `config list` as text: how the node is, and what became of each resource. In: the agent's
- * answers, their strings cleaned. Called by main.c.
+ * answers, their strings cleaned. Called by show.c.
  */
 #include "ctl.h"
 #include "engine/base/cleanup.h"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* JSON items as aligned rows. Called by main.c. */
+/* JSON items as aligned rows. Called by show.c, policy.c and verdicts.c. */
 #include "ctl.h"
 
 #include <stdio.h>

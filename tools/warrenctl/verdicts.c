@@ -5,6 +5,7 @@
 #include "engine/base/clock.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -44,12 +45,13 @@ static void print_verdict(const cJSON *v)
 		print_step(s);
 }
 
-int verdict_check(struct ctl *c)
+int verdict_check(struct ctl *c, const char *arg)
 {
 	cJSON *args, *result = NULL;
 	bool allowed;
 	int r;
 
+	(void)arg;
 	if (!c->from || !c->to)
 		return ctl_fail(
 			c, CTL_USAGE,
@@ -91,11 +93,15 @@ static void print_traced(const struct ctl *c, cJSON *rows)
 	fflush(stdout);
 }
 
-int verdict_trace(struct ctl *c, unsigned long seconds)
+int verdict_trace(struct ctl *c, const char *arg)
 {
+	char *rest = NULL;
+	unsigned long seconds = arg ? strtoul(arg, &rest, 10) : 0;
 	uint64_t end = seconds ? clock_now_ms() + seconds * 1000 : UINT64_MAX;
 	double since = 0;
 
+	if (arg && (!seconds || *rest))
+		return ctl_fail(c, CTL_USAGE, "policy trace: %s: expected seconds", arg);
 	for (bool first = true; clock_now_ms() < end; first = false) {
 		cJSON *args = cJSON_CreateObject(), *rows = NULL;
 		int r;
@@ -116,11 +122,12 @@ int verdict_trace(struct ctl *c, unsigned long seconds)
 	return CTL_OK;
 }
 
-int verdict_counts(struct ctl *c)
+int verdict_counts(struct ctl *c, const char *arg)
 {
 	cJSON *rows = NULL;
 	int r = client_call(c, "policy verdicts", NULL, cJSON_Array, &rows);
 
+	(void)arg;
 	if (r)
 		return ctl_say(c, r);
 	if (!ctl_print_json(c, rows))

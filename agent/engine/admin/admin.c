@@ -136,6 +136,13 @@ const struct cJSON *admin_args(const struct admin_call *c)
 	return cJSON_GetObjectItemCaseSensitive(c->request, "args");
 }
 
+const char *admin_text(const struct admin_call *c, const char *name, const char *fallback)
+{
+	const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(admin_args(c), name));
+
+	return text ? text : fallback;
+}
+
 int admin_fd(const struct admin_call *c)
 {
 	return c->watch.fd;

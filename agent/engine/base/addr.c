@@ -163,11 +163,6 @@ const char *ip_port_format(const struct ip_port *a, char *buf, size_t size)
 	return buf;
 }
 
-bool ip_port_equal(const struct ip_port *a, const struct ip_port *b)
-{
-	return a->port == b->port && ip_addr_equal(&a->ip, &b->ip);
-}
-
 int ip_port_from_sockaddr(const struct sockaddr_storage *ss, struct ip_port *ret)
 {
 	if (ss->ss_family == AF_INET) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The embedded CA behind --ca=dir:PATH: makes its root on first start, or signs with the operator's own (Istio's
- * plug-in files). A folder path comes in, tls_identity objects leave; called by agent/, cert_store.c (issue) and
- * trust_keeper.c (reload).
+ * plug-in files). A folder path comes in, tls_identity objects leave; called by agent/identities.c, which
+ * hands it to cert_store.c to issue, and by trust_keeper.c (reload).
  */
 #include "ca_private.h"
 #include "engine/base/cleanup.h"

@@ -2,7 +2,7 @@
 /*
  * What the embedded CA takes back: serial numbers go into crl.pem, signed by each root at hand, identities into
  * `revoked-identities`, so that they get no new certificate. A serial or an identity comes in; called by
- * agent/commands.c, and by trust_keeper.c to sign the list again before it is due.
+ * agent/certificate_commands.c, and by trust_keeper.c to sign the list again before it is due.
  */
 #include "ca_private.h"
 #include "engine/base/cleanup.h"

@@ -2,7 +2,7 @@
 /*
  * Replacing the embedded CA's root without a failed connection: the new root is published beside the old one, then
  * leaves are issued from it, then the old one is dropped. Every agent on the folder follows by watching it. The phase
- * and its beginning stand in the file `rotation`. Called by agent/commands.c.
+ * and its beginning stand in the file `rotation`. Called by agent/certificate_commands.c.
  */
 #include "ca_private.h"
 #include "engine/base/cleanup.h"

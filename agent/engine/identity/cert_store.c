@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Certificates of this node's workloads: issued on first use, renewed at half of what was left at receipt, kept until
- * expiry when the CA fails. Control thread; called by agent/enroll and agent/node.c.
+ * expiry when the CA fails. Control thread; called by agent/enroll and agent/identities.c.
  */
 #include "engine/identity/cert_store.h"
 #include "engine/base/cleanup.h"

@@ -2,7 +2,7 @@
 /*
  * Revocation lists: a text comes in, answers whether a certificate is on one leave. A list counts only if one of those
  * who may sign it did, so that whoever can write the file can neither empty it nor name others. Called by
- * trust_keeper.c (read) and verify.c (ask).
+ * trust_keeper.c (read), trust.c (keep) and verify.c (ask).
  */
 #include "engine/identity/crl.h"
 #include "engine/base/cleanup.h"

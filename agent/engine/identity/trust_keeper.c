@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Follows the CA's folder and the revocation lists. Events of inotify come in, and a look each second for file systems
- * that send none; a new struct trust leaves when something has changed. Called by agent/node.c and agent/commands.c.
+ * that send none; a new struct trust leaves when something has changed. Called by agent/identities.c and the admin
+ * commands.
  */
 #include "engine/identity/trust_keeper.h"
 #include "ca_private.h"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Life of the model's shared objects: workloads, services and deltas. Immutable once published, counted atomically. */
 #include "engine/model/model.h"
+#include "engine/base/array.h"
 #include "engine/model/policy.h"
 
 #include <errno.h>
@@ -117,19 +118,13 @@ struct model_delta *model_delta_free(struct model_delta *d)
 	return NULL;
 }
 
-/* Arrays grow by doubling at powers of two: the count alone says how much room there is. */
 static int append(void *array, size_t *n, void *item)
 {
-	void ***a = array;
+	void **slot = array_grow(array, n, sizeof(*slot));
 
-	if (!(*n & (*n - 1))) {
-		void **grown = realloc(*a, (*n ? *n * 2 : 1) * sizeof(*grown));
-
-		if (!grown)
-			return -ENOMEM;
-		*a = grown;
-	}
-	(*a)[(*n)++] = item;
+	if (!slot)
+		return -ENOMEM;
+	*slot = item;
 	return 0;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Which of a workload's PeerAuthentications counts: the port's word, then the workload's, the namespace's, the mesh's;
- * the oldest of a level. The list comes in, the mode and its origin leave; called by policy_set.c. */
+ * the oldest of a level. The list comes in, the mode and its origin leave; called by policy_set.c and, for people,
+ * by source/policy_dump.c. */
 #include "policy_private.h"
 #include "engine/base/cleanup.h"
 

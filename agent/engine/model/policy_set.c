@@ -27,14 +27,7 @@ static int by_name(const void *a, const void *b)
 	return order ? order : strcmp(p->name, q->name);
 }
 
-static int by_address(const void *a, const void *b)
-{
-	const struct peer_auth *p = *(struct peer_auth *const *)a, *q = *(struct peer_auth *const *)b;
-
-	return (p > q) - (p < q);
-}
-
-/* Copies both lists, in an order of their own, with references. */
+/* Copies both lists with references; policies in an order of their own, whatever order they came in. */
 static int hold(struct policy_set *s, struct policy *const *policies, size_t n_policies,
 		struct peer_auth *const *peer_auths, size_t n_peer_auths)
 {
@@ -47,7 +40,6 @@ static int hold(struct policy_set *s, struct policy *const *policies, size_t n_p
 	for (; s->n_peer_auths < n_peer_auths; s->n_peer_auths++)
 		s->peer_auths[s->n_peer_auths] = peer_auth_ref(peer_auths[s->n_peer_auths]);
 	qsort(s->policies, n_policies, sizeof(*s->policies), by_name);
-	qsort(s->peer_auths, n_peer_auths, sizeof(*s->peer_auths), by_address);
 	return 0;
 }
 
@@ -165,24 +157,6 @@ struct policy_set *policy_set_unref(struct policy_set *s)
 	free(s->auth.ports);
 	free(s);
 	return NULL;
-}
-
-bool policy_set_is_of(const struct policy_set *s, struct policy *const *policies, size_t n_policies,
-		      struct peer_auth *const *peer_auths, size_t n_peer_auths)
-{
-	if (s->n_policies != n_policies || s->n_peer_auths != n_peer_auths)
-		return false;
-	for (size_t i = 0; i < n_policies; i++) {
-		struct policy *const *found =
-			bsearch(&policies[i], s->policies, n_policies, sizeof(*policies), by_name);
-
-		if (!found || *found != policies[i])
-			return false;
-	}
-	for (size_t i = 0; i < n_peer_auths; i++)
-		if (!bsearch(&peer_auths[i], s->peer_auths, n_peer_auths, sizeof(*peer_auths), by_address))
-			return false;
-	return true;
 }
 
 static int port_order(const void *key, const void *element)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which of many values a subject has; see the header. Called by policy_index.c and policy_set.c. */
+/* Which of many values a subject has; see the header. Called by policy_index.c and policy_find.c. */
 #include "value_lookup.h"
 
 #include <stdlib.h>

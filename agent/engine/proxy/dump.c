@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What a worker holds, as JSON for warrenctl: connections, tunnels, pods, memory, verdicts. Runs on the worker's
- * thread. */
+ * thread; called by engine.c. */
 #include "worker.h"
 #include "engine/base/cleanup.h"
 

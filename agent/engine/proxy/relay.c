@@ -2,6 +2,7 @@
 /*
  * Plain TCP to plain TCP: outbound connections to endpoints outside the mesh, and inbound plaintext to the app. Each
  * direction reads only while the other side has no backlog, so one scratch of bytes is all that ever waits.
+ * Called by outbound.c and inbound.c.
  */
 #include "worker.h"
 #include "engine/base/cleanup.h"

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What passes over a tunnel: its socket's events and its HTTP/2 session's. Handshake and SETTINGS first, then DATA to
- * and from streams; all frames of one event round leave in one write. Called by the loop and by nghttp2's events
- * (h2.c).
+ * and from streams; all frames of one event round leave in one write. Called by the loop and as h2.c's events;
+ * by tunnel.c, stream.c and the two proxies to send.
  */
 #include "worker.h"
 #include "engine/base/cleanup.h"

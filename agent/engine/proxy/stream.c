@@ -2,7 +2,7 @@
 /*
  * The pump of a tunnelled connection: bytes between the app's socket and its HTTP/2 stream. Towards the wire the tunnel
  * pulls; towards the app DATA is written where it lies, and credit goes back as the app takes it. Half-close is
- * END_STREAM (RFC 9113 8.5), reset is RST_STREAM, both ways.
+ * END_STREAM (RFC 9113 8.5), reset is RST_STREAM, both ways. Called by session.c and inbound.c.
  */
 #include "worker.h"
 #include "engine/base/cleanup.h"

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A worker's own matters: randomness, sockets in pods' namespaces, the buffer budget, freeing at the end of a round. */
+/* A worker's own matters: randomness, sockets in pods' namespaces, the buffer budget, freeing at the end of a round.
+ * Called by the rest of proxy/. */
 #include "worker.h"
 #include "engine/base/cleanup.h"
 #include "engine/base/limits.h"

@@ -28,20 +28,36 @@ const cJSON *check_at(const cJSON *v, const cJSON *o)
 	return line_of(v) ? v : o;
 }
 
-bool check_refuse(struct check *c, const cJSON *at, const char *fmt, ...)
+static void refuse(struct check *c, const cJSON *at, const char *fmt, va_list ap)
 {
 	int line = line_of(at), n;
-	va_list ap;
 
 	if (c->refused)
-		return false;
+		return;
 	c->refused = true;
-	va_start(ap, fmt);
 	n = vsnprintf(c->reason, sizeof(c->reason), fmt, ap);
-	va_end(ap);
 	if (line && n > 0 && (size_t)n < sizeof(c->reason))
 		snprintf(c->reason + n, sizeof(c->reason) - (size_t)n, " (line %d)", line);
+}
+
+bool check_refuse(struct check *c, const cJSON *at, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	refuse(c, at, fmt, ap);
+	va_end(ap);
 	return false;
+}
+
+int check_invalid(struct check *c, const cJSON *at, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	refuse(c, at, fmt, ap);
+	va_end(ap);
+	return -EINVAL;
 }
 
 void check_warn(struct check *c, const cJSON *at, const char *fmt, ...)

@@ -16,6 +16,8 @@ struct check {
 /* The first refusal is the one reported, with the line of `at` where that is known. Always false, for use as a
  * return value. */
 bool check_refuse(struct check *c, const cJSON *at, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* The same, always -EINVAL. */
+int check_invalid(struct check *c, const cJSON *at, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void check_warn(struct check *c, const cJSON *at, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 /* The one of the two whose line is known: a value, and what holds it. */

@@ -4,8 +4,8 @@
  * its aliases and the root namespace leave. Called by decode.c (is it in order?) and policies.c.
  */
 #include "mesh_config.h"
+#include "engine/base/array.h"
 #include "engine/base/cleanup.h"
-#include "policy_decode.h"
 #include "yaml.h"
 
 #include <string.h>
@@ -101,7 +101,7 @@ bool mesh_config_check(struct check *c, const cJSON *tree)
 
 static int add_alias(struct mesh_config *m, const char *text, size_t n)
 {
-	char **slot = scope_grow(&m->aliases, &m->n_aliases, sizeof(*slot));
+	char **slot = array_grow(&m->aliases, &m->n_aliases, sizeof(*slot));
 
 	if (!slot)
 		return -ENOMEM;
@@ -122,7 +122,6 @@ int mesh_config_read(const cJSON *tree, struct mesh_config *ret)
 	const cJSON *i;
 	int r = 0;
 
-	m.has_aliases = get(mesh, "trustDomainAliases") != NULL;
 	m.trust_domain = domain ? strdup(domain) : NULL;
 	m.root_namespace = root ? strdup(root) : NULL;
 	if ((domain && !m.trust_domain) || (root && !m.root_namespace))
@@ -142,7 +141,6 @@ int mesh_config_split(const char *list, struct mesh_config *m)
 {
 	int r = 0;
 
-	m->has_aliases = true;
 	while (*list && r == 0) {
 		size_t n = strcspn(list, ",");
 

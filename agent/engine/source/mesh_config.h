@@ -10,7 +10,6 @@ struct mesh_config {
 	char *trust_domain, *root_namespace;
 	char **aliases;
 	size_t n_aliases;
-	bool has_aliases; /* also an empty list is one */
 };
 
 /* For decode.c's table of kinds. */

@@ -4,6 +4,7 @@
  * as in Istio's reference page of that name. Called by decode.c for the verdict and by policies.c for the object.
  */
 #include "policy_decode.h"
+#include "engine/base/array.h"
 #include "engine/base/cleanup.h"
 
 #include <stdio.h>
@@ -44,11 +45,9 @@ static int read_port(struct check *c, const cJSON *ports, const cJSON *entry, st
 	struct mtls_port *port;
 
 	snprintf(path, sizeof(path), "spec.portLevelMtls.%.40s", text);
-	if (!*text || strlen(text) > 5 || strspn(text, "0123456789") != strlen(text) || !number || number > 65535) {
-		check_refuse(c, check_at(entry, ports), "%s: must be a port from 1 to 65535", path);
-		return -EINVAL;
-	}
-	port = scope_grow(&p->ports, &p->n_ports, sizeof(*port));
+	if (!*text || strlen(text) > 5 || strspn(text, "0123456789") != strlen(text) || !number || number > 65535)
+		return check_invalid(c, check_at(entry, ports), "%s: must be a port from 1 to 65535", path);
+	port = array_grow(&p->ports, &p->n_ports, sizeof(*port));
 	if (!port)
 		return -ENOMEM;
 	port->port = (uint16_t)number;
@@ -64,30 +63,26 @@ static int read_ports(struct check *c, const cJSON *spec, struct peer_auth *p)
 		return 0;
 	if (!check_object(c, spec, "spec", "portLevelMtls", false))
 		return -EINVAL;
-	if (!ports->child) {
-		check_refuse(c, ports, "spec.portLevelMtls: is empty: name a port, or leave it out");
-		return -EINVAL;
-	}
-	if (p->scope != SCOPE_WORKLOAD) {
-		check_refuse(c, ports,
-			     "spec.portLevelMtls: needs a selector with labels: ports are those of a workload");
-		return -EINVAL;
-	}
+	if (!ports->child)
+		return check_invalid(c, ports, "spec.portLevelMtls: is empty: name a port, or leave it out");
+	if (p->scope != SCOPE_WORKLOAD)
+		return check_invalid(c, ports,
+				     "spec.portLevelMtls: needs a selector with labels: ports are those of a workload");
 	cJSON_ArrayForEach(i, ports) {
 		r = r ? r : read_port(c, ports, i, p);
 	}
 	return r;
 }
 
-static struct peer_auth *new_scoped(const cJSON *tree, const struct trust *t)
+static struct peer_auth *new_scoped(const cJSON *tree, const struct mesh_names *mesh)
 {
 	struct peer_auth *p = peer_auth_new();
 	struct scope_fields to = {&p->namespace_, &p->name, &p->created, &p->scope, &p->labels, &p->n_labels};
 
-	return !p || scope_decode(tree, t, &to) < 0 ? peer_auth_unref(p) : p;
+	return !p || scope_decode(tree, mesh, &to) < 0 ? peer_auth_unref(p) : p;
 }
 
-int peer_auth_decode(struct check *c, const cJSON *tree, const struct trust *t, struct peer_auth **ret)
+int peer_auth_decode(struct check *c, const cJSON *tree, const struct mesh_names *mesh, struct peer_auth **ret)
 {
 	static const char *const fields[] = {"selector", "mtls", "portLevelMtls", NULL};
 	const cJSON *spec = get(tree, "spec");
@@ -97,14 +92,11 @@ int peer_auth_decode(struct check *c, const cJSON *tree, const struct trust *t, 
 	if (!check_object(c, tree, "", "spec", false) || !check_near(c, "spec", spec, fields) ||
 	    !scope_check_selector(c, spec))
 		return -EINVAL;
-	if (decode_annotation(tree, "istio.io/dry-run")) {
-		check_refuse(
-			c, tree,
-			"metadata.annotations[istio.io/dry-run]: a PeerAuthentication cannot be tried: it would be "
-			"in force; leave it out");
-		return -EINVAL;
-	}
-	p = new_scoped(tree, t);
+	if (decode_annotation(tree, "istio.io/dry-run"))
+		return check_invalid(c, tree,
+				     "metadata.annotations[istio.io/dry-run]: a PeerAuthentication cannot be tried: it "
+				     "would be in force; leave it out");
+	p = new_scoped(tree, mesh);
 	if (!p)
 		return -ENOMEM;
 	r = get(spec, "mtls") && !read_mode(c, spec, get(spec, "mtls"), "spec.mtls", &p->mode) ? -EINVAL
@@ -117,9 +109,9 @@ int peer_auth_decode(struct check *c, const cJSON *tree, const struct trust *t, 
 	return 0;
 }
 
-struct peer_auth *peer_auth_decode_closed(const cJSON *tree, const struct trust *t)
+struct peer_auth *peer_auth_decode_closed(const cJSON *tree, const struct mesh_names *mesh)
 {
-	struct peer_auth *p = new_scoped(tree, t);
+	struct peer_auth *p = new_scoped(tree, mesh);
 
 	if (p)
 		p->closed = true;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * All policies in force. The store's resources come in; for each workload of this node a compiled set leaves, which is
- * the same object as long as its policies are the same documents. Called by assemble.c and policy_dump.c.
+ * the same object as long as its policies are the same documents. Called by assemble.c, policy_dump.c and, before the
+ * agent has its trust domain, by source.c.
  */
 #include "policies.h"
 #include "engine/base/cleanup.h"
@@ -113,7 +114,7 @@ static int update_mesh(struct policies *p, const char *trust_domain, const struc
 	warn_domain(p->cfg, trust_domain, &fresh);
 	mesh_config_done(&p->mesh);
 	p->mesh = fresh;
-	p->trust = (struct trust){trust_domain, fresh.aliases, fresh.n_aliases, fresh.root_namespace};
+	p->names = (struct mesh_names){trust_domain, fresh.aliases, fresh.n_aliases, fresh.root_namespace};
 	p->map_version = version;
 	p->mesh_version++;
 	return 0;
@@ -170,14 +171,14 @@ static int decode(const struct policies *p, const struct resource *r, struct pol
 	int v = -EINVAL;
 
 	if (r->tree)
-		v = policy ? policy_decode(&c, r->tree, &p->trust, &e->policy)
-			   : peer_auth_decode(&c, r->tree, &p->trust, &e->peer_auth);
+		v = policy ? policy_decode(&c, r->tree, &p->names, &e->policy)
+			   : peer_auth_decode(&c, r->tree, &p->names, &e->peer_auth);
 	if (v != -EINVAL)
 		return v;
 	if (policy)
-		e->policy = policy_decode_closed(r->tree ? r->tree : r->invalid, &p->trust);
+		e->policy = policy_decode_closed(r->tree ? r->tree : r->invalid, &p->names);
 	else
-		e->peer_auth = peer_auth_decode_closed(r->tree ? r->tree : r->invalid, &p->trust);
+		e->peer_auth = peer_auth_decode_closed(r->tree ? r->tree : r->invalid, &p->names);
 	if (!e->policy && !e->peer_auth)
 		return -ENOMEM;
 	say_closed(p, e);
@@ -210,7 +211,7 @@ bool policies_decides(const struct policies *p, const struct policy_entry *e)
 	if (e->policy)
 		return !e->policy->target_ref && (e->policy->closed || e->policy->action != POLICY_AUDIT);
 	return e->peer_auth &&
-	       (e->peer_auth->scope != SCOPE_WORKLOAD || strcmp(e->peer_auth->namespace_, p->trust.root_namespace));
+	       (e->peer_auth->scope != SCOPE_WORKLOAD || strcmp(e->peer_auth->namespace_, p->names.root_namespace));
 }
 
 static int by_name(const char *namespace_a, const char *name_a, const char *namespace_b, const char *name_b)

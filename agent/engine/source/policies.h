@@ -32,7 +32,7 @@ struct policies {
 	struct peer_auth **auths;
 	size_t n_list, n_auths;
 	struct mesh_config mesh; /* in force: options and ConfigMap in one */
-	struct trust trust;	 /* the same as the decoders want it */
+	struct mesh_names names; /* the same, as the decoders want it */
 	uint64_t map_version;	 /* of the ConfigMap */
 	uint64_t mesh_version;
 };

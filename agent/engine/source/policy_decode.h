@@ -1,27 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Documents into the model's policies. The decoders of one kind each: policy_decode.c (AuthorizationPolicy),
- * peer_auth_decode.c (PeerAuthentication); policy_scope.c has what both need. Private to source/. */
+/* Documents into the model's policies. The decoders of one kind each: policy_decode.c with policy_rules.c and
+ * policy_values.c (AuthorizationPolicy), peer_auth_decode.c (PeerAuthentication); policy_scope.c has what both need.
+ * Private to source/. */
 #pragma once
 #include "check.h"
 #include "engine/model/policy.h"
 
-/* What the mesh as a whole says. */
-struct trust {
+/* What the mesh as a whole goes by: its trust domain with former names, and the namespace of mesh-wide policies. */
+struct mesh_names {
 	const char *domain; /* the local trust domain */
 	char *const *aliases;
 	size_t n_aliases;
 	const char *root_namespace;
 };
 
-/* 0 and *ret; -EINVAL: c is refused, and says why; -ENOMEM. A NULL trust is good enough for a check. */
-int policy_decode(struct check *c, const cJSON *tree, const struct trust *t, struct policy **ret);
-int peer_auth_decode(struct check *c, const cJSON *tree, const struct trust *t, struct peer_auth **ret);
-/* Who calls, as a certificate proves it: what plaintext does not have. */
-bool policy_is_identity(enum policy_attribute a);
+/* 0 and *ret; -EINVAL: c is refused, and says why; -ENOMEM. Without `mesh` it is good enough for a check. */
+int policy_decode(struct check *c, const cJSON *tree, const struct mesh_names *mesh, struct policy **ret);
+int peer_auth_decode(struct check *c, const cJSON *tree, const struct mesh_names *mesh, struct peer_auth **ret);
 /* What stands for a document that never was valid: it closes what its selector says, else its namespace. NULL: out of
  * memory. */
-struct policy *policy_decode_closed(const cJSON *tree, const struct trust *t);
-struct peer_auth *peer_auth_decode_closed(const cJSON *tree, const struct trust *t);
+struct policy *policy_decode_closed(const cJSON *tree, const struct mesh_names *mesh);
+struct peer_auth *peer_auth_decode_closed(const cJSON *tree, const struct mesh_names *mesh);
 
 /* --- policy_scope.c --- */
 
@@ -33,12 +32,17 @@ struct scope_fields {
 	size_t *n_labels;
 };
 /* Name, age and scope, with the selector where the document has one that check_selector() accepts. 0 or -ENOMEM. */
-int scope_decode(const cJSON *tree, const struct trust *t, const struct scope_fields *to);
+int scope_decode(const cJSON *tree, const struct mesh_names *mesh, const struct scope_fields *to);
 bool scope_check_selector(struct check *c, const cJSON *spec);
 /* A bare `spec.selector`, whatever the rest of the document holds. */
-bool scope_is_root(const cJSON *tree, const struct trust *t);
-/* One more zeroed element at the end of an array that grows by doubling. NULL: out of memory. */
-void *scope_grow(void *array, size_t *n, size_t size);
+bool scope_is_root(const cJSON *tree, const struct mesh_names *mesh);
+
+/* --- policy_rules.c --- */
+
+/* Who calls, as a certificate proves it: what plaintext does not have. */
+bool policy_is_identity(enum policy_attribute a);
+/* Reads spec.rules into p, whose action and scope are known. 0, -EINVAL (c is refused) or -ENOMEM. */
+int rules_read(struct check *c, const struct mesh_names *mesh, const cJSON *spec, struct policy *p);
 
 /* --- policy_effect.c --- */
 
@@ -60,5 +64,5 @@ enum value_form {
 };
 /* Reads the list of values of one field, whose path is in f and whose policy is in `namespace_`. 0, -EINVAL (c is
  * refused) or -ENOMEM. */
-int values_read(struct check *c, const struct trust *t, const char *namespace_, const cJSON *list, enum value_form form,
-		struct policy_field *f);
+int values_read(struct check *c, const struct mesh_names *mesh, const char *namespace_, const cJSON *list,
+		enum value_form form, struct policy_field *f);

@@ -179,23 +179,14 @@ static size_t add_pods(const struct dump *d, cJSON *o)
 static cJSON *dump_one(const struct dump *d)
 {
 	const struct resource *r = d->r;
-	cJSON *o = cJSON_CreateObject();
 	const char *reason = reason_of(d);
+	cJSON *o = resource_row(r, state_of(d), reason);
 
-	cJSON_AddStringToObject(o, "kind", r->kind_name);
-	cJSON_AddStringToObject(o, "namespace", r->namespace_);
-	cJSON_AddStringToObject(o, "name", r->name);
-	cJSON_AddStringToObject(o, "file", r->file ? r->file : "");
-	cJSON_AddNumberToObject(o, "line", r->line);
-	cJSON_AddStringToObject(o, "state", state_of(d));
-	if (r->state == RESOURCE_REFUSED)
-		cJSON_AddBoolToObject(o, "last_good_in_force", r->tree != NULL);
 	cJSON_AddItemToObject(o, "warnings", r->warnings ? cJSON_Duplicate(r->warnings, true) : cJSON_CreateArray());
 	add_content(o, d->e);
 	if (!add_pods(d, o) && !reason)
-		reason = "for no pod of the mesh yet; or its namespace or selector is misspelt";
-	if (reason)
-		cJSON_AddStringToObject(o, "reason", reason);
+		cJSON_AddStringToObject(o, "reason",
+					"for no pod of the mesh yet; or its namespace or selector is misspelt");
 	return o;
 }
 

@@ -4,6 +4,7 @@
  * Called by policy_decode.c and peer_auth_decode.c.
  */
 #include "policy_decode.h"
+#include "engine/base/array.h"
 #include "engine/base/cleanup.h"
 
 #include <string.h>
@@ -48,28 +49,14 @@ static const char *namespace_of(const cJSON *tree)
 	return decode_string(get(tree, "metadata"), "namespace", "default");
 }
 
-bool scope_is_root(const cJSON *tree, const struct trust *t)
+bool scope_is_root(const cJSON *tree, const struct mesh_names *mesh)
 {
-	return !strcmp(namespace_of(tree), t ? t->root_namespace : ROOT_NAMESPACE);
-}
-
-void *scope_grow(void *array, size_t *n, size_t size)
-{
-	char **a = array;
-
-	if (!(*n & (*n - 1))) {
-		char *grown = realloc(*a, (*n ? *n * 2 : 1) * size);
-
-		if (!grown)
-			return NULL;
-		*a = grown;
-	}
-	return memset(*a + (*n)++ * size, 0, size);
+	return !strcmp(namespace_of(tree), mesh ? mesh->root_namespace : ROOT_NAMESPACE);
 }
 
 static int add_label(const struct scope_fields *to, const cJSON *from)
 {
-	struct policy_label *label = scope_grow(to->labels, to->n_labels, sizeof(*label));
+	struct policy_label *label = array_grow(to->labels, to->n_labels, sizeof(*label));
 
 	if (!label)
 		return -ENOMEM;
@@ -78,7 +65,7 @@ static int add_label(const struct scope_fields *to, const cJSON *from)
 	return label->key && label->value ? 0 : -ENOMEM;
 }
 
-int scope_decode(const cJSON *tree, const struct trust *t, const struct scope_fields *to)
+int scope_decode(const cJSON *tree, const struct mesh_names *mesh, const struct scope_fields *to)
 {
 	const cJSON *meta = get(tree, "metadata"), *spec = get(tree, "spec"), *i;
 	const char *created = decode_string(meta, "creationTimestamp", NULL);
@@ -94,6 +81,6 @@ int scope_decode(const cJSON *tree, const struct trust *t, const struct scope_fi
 		cJSON_ArrayForEach(i, get(get(spec, "selector"), "matchLabels")) {
 			r = r ? r : add_label(to, i);
 		}
-	*to->scope = *to->n_labels ? SCOPE_WORKLOAD : scope_is_root(tree, t) ? SCOPE_MESH : SCOPE_NAMESPACE;
+	*to->scope = *to->n_labels ? SCOPE_WORKLOAD : scope_is_root(tree, mesh) ? SCOPE_MESH : SCOPE_NAMESPACE;
 	return r;
 }

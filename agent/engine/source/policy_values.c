@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The values of an AuthorizationPolicy's fields. A list of texts comes in; matches, ranges or ports leave, with
- * principals expanded over the names of the local trust domain. Called by policy_decode.c.
+ * principals expanded over the names of the local trust domain. Called by policy_rules.c.
  */
 #include "policy_decode.h"
+#include "engine/base/array.h"
 #include "engine/base/cleanup.h"
 
 #include <stdio.h>
@@ -17,21 +18,20 @@
 
 struct values {
 	struct check *c;
-	const struct trust *trust;
+	const struct mesh_names *mesh;
 	const char *namespace_;
 	struct policy_field *f;
 };
 
 static int bad(struct values *v, const cJSON *at, const char *what, const char *value)
 {
-	check_refuse(v->c, at, "spec.%s: %s: %.200s", v->f->path, what, value);
-	return -EINVAL;
+	return check_invalid(v->c, at, "spec.%s: %s: %.200s", v->f->path, what, value);
 }
 
 /* "*", "abc*" and "*abc"; a '*' elsewhere is a letter like any other. */
 static int add_match(struct values *v, const char *text)
 {
-	struct string_match *m = scope_grow(&v->f->strings, &v->f->n_strings, sizeof(*m));
+	struct string_match *m = array_grow(&v->f->strings, &v->f->n_strings, sizeof(*m));
 	size_t n = strlen(text);
 
 	if (!m)
@@ -64,13 +64,13 @@ static void warn_wildcard(struct values *v, const cJSON *at)
 			   v->f->path, text);
 }
 
-static bool is_local(const struct trust *t, const char *domain, size_t n)
+static bool is_local(const struct mesh_names *mesh, const char *domain, size_t n)
 {
 	bool local = (n == strlen(LOCAL_DOMAIN) && !memcmp(domain, LOCAL_DOMAIN, n)) ||
-		     (n == strlen(t->domain) && !memcmp(domain, t->domain, n));
+		     (n == strlen(mesh->domain) && !memcmp(domain, mesh->domain, n));
 
-	for (size_t i = 0; i < t->n_aliases && !local; i++)
-		local = n == strlen(t->aliases[i]) && !memcmp(domain, t->aliases[i], n);
+	for (size_t i = 0; i < mesh->n_aliases && !local; i++)
+		local = n == strlen(mesh->aliases[i]) && !memcmp(domain, mesh->aliases[i], n);
 	return local;
 }
 
@@ -95,17 +95,17 @@ static bool ends_like(const char *domain, const char *suffix, size_t n)
 /* "*-old/ns/a/sa/b": if that is one of the local domain's names, the others are meant as well. */
 static int add_by_suffix(struct values *v, const char *text, size_t n)
 {
-	const struct trust *t = v->trust;
-	bool local = ends_like(t->domain, text + 1, n - 1);
+	const struct mesh_names *mesh = v->mesh;
+	bool local = ends_like(mesh->domain, text + 1, n - 1);
 	int r = add_match(v, text);
 
-	for (size_t i = 0; i < t->n_aliases; i++)
-		local |= ends_like(t->aliases[i], text + 1, n - 1);
-	if (r == 0 && local && !ends_like(t->domain, text + 1, n - 1))
-		r = add_with_domain(v, t->domain, text + n);
-	for (size_t i = 0; i < t->n_aliases && r == 0 && local; i++)
-		if (!ends_like(t->aliases[i], text + 1, n - 1))
-			r = add_with_domain(v, t->aliases[i], text + n);
+	for (size_t i = 0; i < mesh->n_aliases; i++)
+		local |= ends_like(mesh->aliases[i], text + 1, n - 1);
+	if (r == 0 && local && !ends_like(mesh->domain, text + 1, n - 1))
+		r = add_with_domain(v, mesh->domain, text + n);
+	for (size_t i = 0; i < mesh->n_aliases && r == 0 && local; i++)
+		if (!ends_like(mesh->aliases[i], text + 1, n - 1))
+			r = add_with_domain(v, mesh->aliases[i], text + n);
 	return r;
 }
 
@@ -123,18 +123,18 @@ static bool has_five_pieces(const char *text)
  * that, so that policies outlive a migration. */
 static int add_expanded(struct values *v, const char *text)
 {
-	const struct trust *t = v->trust;
+	const struct mesh_names *mesh = v->mesh;
 	size_t n = strcspn(text, "/");
 	int r;
 
-	if (t && *text == '*' && n > 1 && has_five_pieces(text))
+	if (mesh && *text == '*' && n > 1 && has_five_pieces(text))
 		return add_by_suffix(v, text, n);
-	if (!t || !is_local(t, text, n))
+	if (!mesh || !is_local(mesh, text, n))
 		return add_match(v, text);
-	r = add_with_domain(v, t->domain, text + n);
-	for (size_t i = 0; i < t->n_aliases && r == 0; i++)
-		if (strcmp(t->aliases[i], t->domain))
-			r = add_with_domain(v, t->aliases[i], text + n);
+	r = add_with_domain(v, mesh->domain, text + n);
+	for (size_t i = 0; i < mesh->n_aliases && r == 0; i++)
+		if (strcmp(mesh->aliases[i], mesh->domain))
+			r = add_with_domain(v, mesh->aliases[i], text + n);
 	return r;
 }
 
@@ -175,7 +175,7 @@ static int add_range(struct values *v, const cJSON *at, bool keep)
 	if (!keep)
 		return 0;
 	ip_addr_mask(&r.net, r.bits);
-	range = scope_grow(&v->f->ranges, &v->f->n_ranges, sizeof(*range));
+	range = array_grow(&v->f->ranges, &v->f->n_ranges, sizeof(*range));
 	if (!range)
 		return -ENOMEM;
 	*range = r;
@@ -190,7 +190,7 @@ static int add_port(struct values *v, const cJSON *at)
 
 	if (strlen(text) > 5 || strspn(text, "0123456789") != strlen(text) || number > 65535)
 		return bad(v, at, "must be a port from 0 to 65535", text);
-	port = scope_grow(&v->f->ports, &v->f->n_ports, sizeof(*port));
+	port = array_grow(&v->f->ports, &v->f->n_ports, sizeof(*port));
 	if (!port)
 		return -ENOMEM;
 	*port = (uint16_t)number;
@@ -220,10 +220,10 @@ static int add_value(struct values *v, enum value_form form, const cJSON *at)
 	}
 }
 
-int values_read(struct check *c, const struct trust *t, const char *namespace_, const cJSON *list, enum value_form form,
-		struct policy_field *f)
+int values_read(struct check *c, const struct mesh_names *mesh, const char *namespace_, const cJSON *list,
+		enum value_form form, struct policy_field *f)
 {
-	struct values v = {c, t, namespace_, f};
+	struct values v = {c, mesh, namespace_, f};
 	const cJSON *i;
 	int r = 0;
 

@@ -2,7 +2,7 @@
 /*
  * What was published before, and what differs from it now. Fresh workloads and services come in; a delta with
  * those that are new, changed or gone leaves, and only then do they take the place of what was before. Called
- * by assemble.c; service.c and override.c look workloads up.
+ * by assemble.c; service.c, override.c and policy_dump.c look workloads up.
  */
 #include "published.h"
 #include "engine/base/cleanup.h"

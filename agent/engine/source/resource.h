@@ -51,7 +51,6 @@ static inline bool is_policy_kind(enum resource_kind kind)
 	return kind == KIND_AUTHORIZATION_POLICY || kind == KIND_PEER_AUTHENTICATION;
 }
 
-struct resource *resource_free(struct resource *r);
 /* "<kind>/<namespace>/<name>", to be freed. */
 char *resource_key(const char *kind, const char *namespace_, const char *name);
 

@@ -444,11 +444,6 @@ int source_set_pod_addresses(struct source *s, const char *uid, const struct ip_
 	return r < 0 ? r : 0;
 }
 
-const char *source_alarm(const struct source *s)
-{
-	return s->alarm;
-}
-
 struct cJSON *source_dump(struct source *s)
 {
 	cJSON *o = cJSON_CreateObject();

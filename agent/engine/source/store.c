@@ -1,21 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The resources in force. Documents come in from source.c, trees are read by assemble.c, workload.c and
- * service.c.
+ * The resources in force. Documents come in from source.c, lint.c and store_file.c, are judged by decode.c and kept;
+ * trees are read by assemble.c and its neighbours, and lists leave for people.
  */
 #include "store.h"
 #include "engine/base/cleanup.h"
 #include "engine/base/log.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 static const char *const state_names[] = {"applied", "warned", "refused", "ignored", "not enforced"};
 
-struct resource *resource_free(struct resource *r)
+static struct resource *resource_free(struct resource *r)
 {
 	if (!r)
 		return NULL;
@@ -384,119 +382,24 @@ size_t store_count(const struct store *s)
 	return s->resources.n;
 }
 
-/* --- last good state on disk --- */
-
-static cJSON *in_force(const struct store *s)
-{
-	cJSON *array = cJSON_CreateArray();
-	struct table_iter it = {0};
-	struct resource *r;
-
-	while ((r = table_next(&s->resources, &it))) {
-		cJSON *o;
-
-		/* What was refused is refused again, and so closes what it is for also after a restart. */
-		if (!r->tree && !r->invalid)
-			continue;
-		o = cJSON_CreateObject();
-		cJSON_AddStringToObject(o, "file", r->file);
-		cJSON_AddNumberToObject(o, "line", r->line);
-		cJSON_AddItemToObject(o, "resource", cJSON_Duplicate(r->tree ? r->tree : r->invalid, true));
-		cJSON_AddItemToArray(array, o);
-	}
-	return array;
-}
-
-int store_save(const struct store *s, const char *path, const char *source)
-{
-	_cleanup_free_ char *tmp = NULL, *text = NULL;
-	_cleanup_close_ int fd = -1;
-	cJSON *o = cJSON_CreateObject();
-	size_t len;
-
-	cJSON_AddStringToObject(o, "source", source);
-	cJSON_AddItemToObject(o, "resources", in_force(s));
-	text = cJSON_PrintUnformatted(o);
-	cJSON_Delete(o);
-	if (!text || asprintf(&tmp, "%s.tmp", path) < 0)
-		return -ENOMEM;
-	len = strlen(text);
-	fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return -errno;
-	if (write(fd, text, len) != (ssize_t)len || fsync(fd) < 0 || rename(tmp, path) < 0) {
-		int e = errno ? -errno : -ENOSPC;
-
-		(void)unlink(tmp);
-		return e;
-	}
-	return 0;
-}
-
-static int slurp(const char *path, cJSON **ret)
-{
-	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
-	_cleanup_free_ char *text = NULL;
-	struct stat st;
-
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return -errno;
-	text = calloc(1, (size_t)st.st_size + 1);
-	if (!text)
-		return -ENOMEM;
-	if (read(fd, text, (size_t)st.st_size) != st.st_size)
-		return -EIO;
-	*ret = cJSON_Parse(text);
-	return *ret ? 0 : -EBADMSG;
-}
-
-/* Another slash at the end is the same folder. */
-static bool same_folder(const char *a, const char *b)
-{
-	size_t n = strlen(a), m = strlen(b);
-
-	while (n > 1 && a[n - 1] == '/')
-		n--;
-	while (m > 1 && b[m - 1] == '/')
-		m--;
-	return n == m && !memcmp(a, b, n);
-}
-
-static void take_all(struct store *s, const cJSON *array)
-{
-	cJSON *i;
-
-	store_begin(s);
-	cJSON_ArrayForEach(i, array) {
-		const cJSON *line = cJSON_GetObjectItemCaseSensitive(i, "line");
-		cJSON *tree = cJSON_DetachItemFromObjectCaseSensitive(i, "resource");
-
-		if (tree)
-			store_put(s, decode_string(i, "file", "?"), line ? line->valueint : 0, tree);
-	}
-}
-
-int store_load(struct store *s, const char *path, const char *source)
-{
-	const cJSON *array, *from;
-	cJSON *o = NULL;
-	int r = slurp(path, &o);
-
-	if (r < 0)
-		return r;
-	array = cJSON_GetObjectItemCaseSensitive(o, "resources");
-	from = cJSON_GetObjectItemCaseSensitive(o, "source");
-	if (!cJSON_IsArray(array) || !cJSON_IsString(from))
-		r = -EBADMSG;
-	else if (!same_folder(from->valuestring, source))
-		r = -ESTALE;
-	else
-		take_all(s, array);
-	cJSON_Delete(o);
-	return r;
-}
-
 /* --- for people --- */
+
+cJSON *resource_row(const struct resource *r, const char *state, const char *reason)
+{
+	cJSON *o = cJSON_CreateObject();
+
+	cJSON_AddStringToObject(o, "kind", r->kind_name);
+	cJSON_AddStringToObject(o, "namespace", r->namespace_);
+	cJSON_AddStringToObject(o, "name", r->name);
+	cJSON_AddStringToObject(o, "file", r->file ? r->file : "");
+	cJSON_AddNumberToObject(o, "line", r->line);
+	cJSON_AddStringToObject(o, "state", state);
+	if (reason)
+		cJSON_AddStringToObject(o, "reason", reason);
+	if (r->state == RESOURCE_REFUSED)
+		cJSON_AddBoolToObject(o, STORE_KEPT, r->tree != NULL);
+	return o;
+}
 
 static int by_place(const void *a, const void *b)
 {
@@ -530,20 +433,10 @@ cJSON *store_dump(const struct store *s)
 	struct resource *r;
 
 	while ((r = table_next(&s->resources, &it))) {
-		cJSON *o = cJSON_CreateObject();
+		cJSON *o = resource_row(r, state_names[r->state], r->reason);
 
-		cJSON_AddStringToObject(o, "kind", r->kind_name);
-		cJSON_AddStringToObject(o, "namespace", r->namespace_);
-		cJSON_AddStringToObject(o, "name", r->name);
-		cJSON_AddStringToObject(o, "file", r->file ? r->file : "");
-		cJSON_AddNumberToObject(o, "line", r->line);
-		cJSON_AddStringToObject(o, "state", state_names[r->state]);
-		if (r->reason)
-			cJSON_AddStringToObject(o, "reason", r->reason);
 		if (r->warnings)
 			cJSON_AddItemToObject(o, "warnings", cJSON_Duplicate(r->warnings, true));
-		if (r->state == RESOURCE_REFUSED)
-			cJSON_AddBoolToObject(o, STORE_KEPT, r->tree != NULL);
 		cJSON_AddItemToArray(array, o);
 	}
 	cJSON_ArrayForEach(i, s->problems) {

@@ -33,10 +33,13 @@ void store_disturbed(struct store *s);
 void store_end(struct store *s);
 void store_done(struct store *s);
 size_t store_count(const struct store *s);
-/* Writes the resources in force to path, atomically, with the source they came from; reads them back at
+/* store_file.c: writes the resources in force to path, atomically, with the source they came from; reads them back at
  * start. 0 or -errno; -ESTALE: they are another source's. */
 int store_save(const struct store *s, const char *path, const char *source);
 int store_load(struct store *s, const char *path, const char *source);
+/* Every resource and every problem as source_dump() lists them. */
 cJSON *store_dump(const struct store *s);
+/* A row's beginning: kind, namespace, name, file, line, state, reason if there is one, STORE_KEPT if it is refused. */
+cJSON *resource_row(const struct resource *r, const char *state, const char *reason);
 /* Puts items with "file" and "line" in the order of the manifests, which is the same each time. */
 void store_sort(cJSON *array);

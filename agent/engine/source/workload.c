@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Workloads. A Pod, its Namespace's label and the addresses found for it come in; the model's workload
- * leaves. Called by assemble.c.
+ * leaves. Called by assemble.c; its uid also names the pod to service.c and policy_dump.c.
  */
 #include "assemble_private.h"
 #include "engine/base/cleanup.h"

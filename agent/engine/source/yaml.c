@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* YAML to cJSON by libyaml's events, with limits. Bytes come in, trees and errors leave, a document at a time; called
- * by source.c. */
+ * by source.c, lint.c and mesh_config.c. */
 #include "yaml.h"
 
 #include <errno.h>

@@ -16,6 +16,8 @@ struct admin_call;
 void admin_reply(struct admin_call *c, struct cJSON *result);
 void admin_reply_error(struct admin_call *c, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 const struct cJSON *admin_args(const struct admin_call *c); /* the "args" object; may be NULL */
+/* An argument that is a text, or else the fallback. Borrowed. */
+const char *admin_text(const struct admin_call *c, const char *name, const char *fallback);
 /* Peer's descriptor, for passing descriptors to a successor. Borrowed. */
 int admin_fd(const struct admin_call *c);
 

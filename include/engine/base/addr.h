@@ -44,7 +44,6 @@ const char *ip_cidr_format(const struct ip_addr *a, unsigned bits, char *buf, si
 int ip_port_parse(const char *text, size_t len, struct ip_port *ret);
 /* Writes "1.2.3.4:80" or "[fd00::1]:80" into buf (IP_PORT_STRLEN) and returns buf. */
 const char *ip_port_format(const struct ip_port *a, char *buf, size_t size);
-bool ip_port_equal(const struct ip_port *a, const struct ip_port *b);
 /* From a kernel socket address of family AF_INET or AF_INET6; -EAFNOSUPPORT for another. */
 int ip_port_from_sockaddr(const struct sockaddr_storage *ss, struct ip_port *ret);
 /* To a socket address of the given socket family: AF_INET (only for v4) or AF_INET6 (v4 stays mapped).

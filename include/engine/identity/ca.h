@@ -36,12 +36,13 @@ enum ca_rotate_step {
 	CA_ROTATE_FINISH, /* goes on by one phase: issues from the new root, then drops the old one */
 	CA_ROTATE_FORCE,  /* the same without waiting for agents, or for leaves of the old root to expire */
 };
+/* 0, or -errno with *ret_error (malloc'd) saying what it waits for. */
 int ca_rotate(struct ca *ca, enum ca_rotate_step step, enum ca_phase *ret_phase, char **ret_error);
 enum ca_phase ca_phase(const struct ca *ca);
 const char *ca_phase_name(enum ca_phase phase);
 
 /* Puts a serial number, or all valid certificates of an identity, on the list in crl.pem; an identity gets no new ones
- * from here on. How many were added. */
+ * from here on. *ret_count: how many were added. 0, or -errno with *ret_error (malloc'd). */
 int ca_revoke(struct ca *ca, const char *what, unsigned *ret_count, char **ret_error);
 /* Signs crl.pem anew when less than half of its time is left before `next_update`. 0 or -errno. */
 int ca_crl_renew(struct ca *ca, time_t next_update);

@@ -143,9 +143,6 @@ int policy_set_new(struct policy *const *policies, size_t n_policies, struct pee
 		   size_t n_peer_auths, enum l7_deny l7_deny, struct policy_set **ret);
 struct policy_set *policy_set_ref(struct policy_set *s);
 struct policy_set *policy_set_unref(struct policy_set *s);
-/* Whether a set was made from exactly these objects, in any order: then it need not be made again. */
-bool policy_set_is_of(const struct policy_set *s, struct policy *const *policies, size_t n_policies,
-		      struct peer_auth *const *peer_auths, size_t n_peer_auths);
 
 /* What mutual TLS means for a port: DISABLE does not switch HBONE off, and counts as PERMISSIVE; never UNSET. NULL as
  * the set: no policies at all. */

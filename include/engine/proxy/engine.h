@@ -63,6 +63,7 @@ struct engine *engine_free(struct engine *e);
 
 /* Adds a pod; accepting begins at once. 0 or -errno (nothing is taken over then). */
 int engine_pod_add(struct engine *e, const struct engine_pod_config *cfg);
+/* A renewed certificate: for new tunnels, open ones keep theirs. */
 void engine_pod_set_identity(struct engine *e, uint32_t number, struct tls_identity *id);
 /* What is believed of peers' certificates from now on; live tunnels that do not pass by it are ended. */
 void engine_set_trust(struct engine *e, struct trust *t);

@@ -44,10 +44,8 @@ struct cJSON *source_dump(struct source *s);
 
 /* Addresses found in the namespace of a local pod whose status names none; may call `changed`. 0 or -ENOMEM. */
 int source_set_pod_addresses(struct source *s, const char *uid, const struct ip_addr *addrs, size_t n);
-/* Why the source cannot be trusted to be current, NULL when all is well. Borrowed. */
-const char *source_alarm(const struct source *s);
-/* Adds to a list of texts all that an operator must put right: the above, policies that never were valid, files that
- * cannot be read. */
+/* Adds to a list of texts all that an operator must put right: why the source cannot be trusted to be current, policies
+ * that never were valid, files that cannot be read. */
 void source_alarms(const struct source *s, struct cJSON *alarms);
 /* Every AuthorizationPolicy and PeerAuthentication, in the order of the manifests:
  * [{kind,namespace,name,file,line,
