@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The interfaces of the current network namespace, asked by rtnetlink: what each is and what it hangs on. Called by
- * pod.c, node_end.c, witness.c and dump.c.
+ * pod.c, node_end.c, witness.c and dump_links.c.
  */
 #include "private.h"
 #include "engine/base/cleanup.h"

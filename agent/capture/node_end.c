@@ -2,7 +2,7 @@
 /*
  * The node's end of a pod's link, where the pod cannot take a program away. In: the pod's interfaces. Out: pod_link
  * on the other end of each, and for people whether it is there. Everything here runs in the node's network
- * namespace. Called by pod.c, dump.c and, for people, by agent/enroll and warrenctl.
+ * namespace. Called by pod.c, dump_links.c and, for people, by agent/enroll and warrenctl.
  */
 #include "private.h"
 #include "engine/base/cleanup.h"

@@ -68,10 +68,16 @@ int pins_sync_keys(int map_fd, const void *keys, size_t key_size, size_t n);
 /* Ports and modes of a number go. */
 void policy_forget(const struct capture *c, uint32_t number);
 
+/* --- dump_links.c; each program that is found goes into `programs` once --- */
+/* Adds "links", "netns_there" and "link" of a pod to `o`; node_ends: its links should have pod_link. */
+void dump_links(const struct capture *c, __u32 number, const struct wr_pod_record *rec, bool node_ends, struct cJSON *o,
+		struct cJSON *programs);
+struct cJSON *dump_sockops(const struct capture *c, struct cJSON *programs);
+
 /* --- dump_maps.c --- */
-struct cJSON;
 /* Adds to an object each map's content under a name of its own, and "maps": what the maps themselves are. */
 void dump_maps(const struct capture *c, struct cJSON *o);
+
 /* --- pod.c --- */
 /* Flags of wr_podcfg: `now`, with the command line's part as it is given. */
 __u32 pod_flags(const struct capture *c, __u32 now);
