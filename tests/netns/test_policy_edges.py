@@ -106,6 +106,22 @@ def test_files_renamed_while_they_are_read(m):
     eventually(lambda: client.outcome(server.ip, 7) == "ok", 5, "gone when its file is")
 
 
+def test_a_disk_that_hangs(m):
+    """What the agent keeps for its successor comes after what is due now: a pipe that nobody reads stands in for the disk."""
+    client, server = m.pods["client"], m.pods["server"]
+    cut = opened(client, server.ip)
+    pipe = os.path.join(m.run_dir, m.agents[2].name, "state", "resources.json.tmp")
+    os.mkfifo(pipe)
+    m.write("policies.yaml", deny_from("not-client", client))
+    got = died(cut, APPLIES_S)
+    cut.close()
+    with open(pipe, "rb") as disk:
+        disk.read()
+    m.write("policies.yaml")
+    check(got == "reset", "in force while the disk hangs", got)
+    eventually(lambda: client.outcome(server.ip, 7) == "ok", 5, "and gone with it")
+
+
 def test_a_pod_that_calls_itself(m):
     """By its own address it never leaves the pod, which no policy is about; by a Service's it is a caller like any other."""
     server = m.pods["server"]

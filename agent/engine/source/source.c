@@ -247,10 +247,11 @@ static void reload(struct source *s)
 	}
 	if (!first && !s->store.changed && !s->owed)
 		return;
+	/* First: what it forbids must not wait for a disk. */
+	publish(s);
 	e = s->state_path && !s->alarm && !s->retired ? store_save(&s->store, s->state_path, s->cfg.spec) : 0;
 	if (e < 0)
 		log_error("source", "%s: cannot keep the last good configuration: %s", s->state_path, strerror(-e));
-	publish(s);
 }
 
 /* --- watching --- */
