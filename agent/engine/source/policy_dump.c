@@ -18,11 +18,18 @@ static const char *const actions[] = {"ALLOW", "DENY", "AUDIT", "CUSTOM"};
 static const char *const scopes[] = {"mesh", "namespace", "workload"};
 static const char *const modes[] = {"UNSET", "DISABLE", "PERMISSIVE", "STRICT"};
 
+struct pod {
+	const struct resource *r;
+	const struct workload *w;
+};
+
 struct dump {
 	const struct assembly *a;
 	const struct store *s;
 	const struct resource *r;
 	const struct policy_entry *e;
+	struct pod *pods; /* of the whole mesh */
+	size_t n_pods;
 };
 
 static const char *state_of(const struct dump *d)
@@ -155,21 +162,18 @@ static void add_pod(const struct dump *d, const struct resource *pod, const stru
 static size_t add_pods(const struct dump *d, cJSON *o)
 {
 	size_t n = 0;
-	struct table_iter it = {0};
-	const struct resource *r;
 
 	cJSON_AddArrayToObject(o, "pods");
 	if (d->e->policy && d->e->policy->target_ref)
 		return 0;
-	while ((r = table_next(&d->s->resources, &it))) {
-		_cleanup_free_ char *uid = r->kind == KIND_POD && r->tree ? assemble_uid(d->a, r) : NULL;
-		const struct workload *w = uid ? published_by_uid(&d->a->workloads, uid) : NULL;
+	for (size_t i = 0; i < d->n_pods; i++) {
+		const struct pod *p = &d->pods[i];
 
-		if (!w || !policies_covers(d->e, r->namespace_, decode_labels(r->tree)))
+		if (!policies_covers(d->e, p->r->namespace_, decode_labels(p->r->tree)))
 			continue;
 		n++;
-		if (w->local)
-			add_pod(d, r, w, o);
+		if (p->w->local)
+			add_pod(d, p->r, p->w, o);
 	}
 	return n;
 }
@@ -195,17 +199,36 @@ static bool has_object(const struct policy_entry *e)
 	return e && (e->policy || e->peer_auth);
 }
 
+/* Once for all policies: looked for among the resources by each, they hold up the thread that applies changes. */
+static void list_pods(struct dump *d)
+{
+	struct table_iter it = {0};
+	const struct resource *r;
+
+	d->pods = calloc(d->s->resources.n + 1, sizeof(*d->pods));
+	while (d->pods && (r = table_next(&d->s->resources, &it))) {
+		_cleanup_free_ char *uid = r->kind == KIND_POD && r->tree ? assemble_uid(d->a, r) : NULL;
+		const struct workload *w = uid ? published_by_uid(&d->a->workloads, uid) : NULL;
+
+		if (w)
+			d->pods[d->n_pods++] = (struct pod){r, w};
+	}
+}
+
 cJSON *assemble_policy_dump(const struct assembly *a, const struct store *s)
 {
 	cJSON *array = cJSON_CreateArray();
 	struct table_iter it = {0};
 	struct dump d = {.a = a, .s = s};
 
+	list_pods(&d);
+
 	while ((d.r = table_next(&s->resources, &it))) {
 		d.e = is_policy_kind(d.r->kind) ? policies_find(&a->policies, d.r->key) : NULL;
 		if (has_object(d.e))
 			cJSON_AddItemToArray(array, dump_one(&d));
 	}
+	free(d.pods);
 	store_sort(array);
 	return array;
 }
