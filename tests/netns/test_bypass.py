@@ -344,7 +344,7 @@ def test_prove(m):
         code, out, err = prove(m, name)
         check(code == 2 and name in err, "what cannot be found out", code, out, err)
     check(m.agents[1].ctl("prove", check_rc=False).returncode == 2, "which pod?")
-    check("could: SYNs" in m.agents[1].ctl("prove", "help").stdout, "the help explains it")
+    check("A witness on the node's end" in m.agents[1].ctl("prove", "help").stdout, "the help explains it")
 
 
 def restart_with(m, *options):

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 /* Room for two thousand connections that end at once; pages beyond the first 64 KiB are given back after such a burst.
@@ -26,6 +27,8 @@
 #define LINE_BYTES 4608
 /* Lines are collected for this long, so that a burst is a few writes instead of a wake-up each. */
 #define WRITE_INTERVAL_MS 20
+/* Not so long when a burst fills the ring: what says why it ended must find room. */
+#define HURRY_BYTES (RING_BYTES / 4)
 
 static struct {
 	pthread_mutex_t lock;
@@ -82,6 +85,20 @@ static void give_back(char *buffer, size_t used)
 		(void)madvise(buffer + KEEP_BYTES, RING_BYTES - KEEP_BYTES, MADV_DONTNEED);
 }
 
+/* With the lock held: waits for more lines, but not until they are too many. */
+static void collect(void)
+{
+	struct timespec end;
+
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	end.tv_nsec += WRITE_INTERVAL_MS * 1000000L;
+	end.tv_sec += end.tv_nsec / 1000000000L;
+	end.tv_nsec %= 1000000000L;
+	while (!sink.stop && sink.used < HURRY_BYTES)
+		if (pthread_cond_clockwait(&sink.filled, &sink.lock, CLOCK_MONOTONIC, &end))
+			return;
+}
+
 static void *writer_main(void *arg)
 {
 	(void)arg;
@@ -92,11 +109,7 @@ static void *writer_main(void *arg)
 
 		while (!sink.used && !sink.stop && !sink.reopen)
 			pthread_cond_wait(&sink.filled, &sink.lock);
-		if (!sink.stop) {
-			pthread_mutex_unlock(&sink.lock);
-			usleep(WRITE_INTERVAL_MS * 1000);
-			pthread_mutex_lock(&sink.lock);
-		}
+		collect();
 		if (sink.reopen && is_file()) {
 			int fd = open_path();
 
@@ -391,7 +404,7 @@ void accesslog_write(const struct accesslog_record *r)
 		sink.dropped++;
 	} else {
 		memcpy(sink.ring + sink.used, l.text, l.n);
-		if (!sink.used)
+		if (!sink.used || (sink.used < HURRY_BYTES && sink.used + l.n >= HURRY_BYTES))
 			pthread_cond_signal(&sink.filled);
 		sink.used += l.n;
 	}
