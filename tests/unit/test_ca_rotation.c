@@ -6,6 +6,7 @@
 #include "engine/identity/crl.h"
 #include "engine/identity/trust.h"
 #include "certs.h"
+#include "folder.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -35,7 +36,7 @@ static struct ca *open_ca(const char *dir, unsigned ttl_s)
 static void open_two(struct two *t, unsigned ttl_s)
 {
 	*t = (struct two){.dir = "/tmp/wr-test-rot-XXXXXX"};
-	assert_non_null(mkdtemp(t->dir));
+	folder_make(t->dir);
 	t->here = open_ca(t->dir, ttl_s);
 	t->there = open_ca(t->dir, ttl_s);
 }
@@ -393,7 +394,7 @@ static void the_operators_ca_is_the_operators(void **state)
 	unsigned count;
 
 	(void)state;
-	assert_non_null(mkdtemp(t.dir));
+	folder_make(t.dir);
 	write_text(in(&t, "ca-cert.pem"), cert);
 	write_text(in(&t, "cert-chain.pem"), cert);
 	write_text(in(&t, "root-cert.pem"), cert);

@@ -7,6 +7,7 @@
 #include "engine/identity/trust_keeper.h"
 #include "engine/io/loop.h"
 #include "certs.h"
+#include "folder.h"
 
 #include <cjson/cJSON.h>
 #include <setjmp.h>
@@ -281,7 +282,7 @@ static void follow(struct followed *f)
 	char path[128], *error = NULL;
 
 	*f = (struct followed){.dir = "/tmp/wr-test-crl-XXXXXX"};
-	assert_non_null(mkdtemp(f->dir));
+	folder_make(f->dir);
 	snprintf(f->file, sizeof(f->file), "%s/operator.crl", f->dir);
 	snprintf(path, sizeof(path), "%s/ca-cert.pem", f->dir);
 	write_text(path, cert);

@@ -12,6 +12,7 @@
 #include "engine/proxy/engine.h"
 #include "engine/telemetry/accesslog.h"
 #include "engine/telemetry/reason.h"
+#include "folder.h"
 
 #include <cjson/cJSON.h>
 #include <arpa/inet.h>
@@ -225,7 +226,7 @@ static int set_up(void **state)
 	address(VIP);
 	address(PLAIN_VIP);
 	accesslog_open(getenv("WR_TEST_LOG") ? "stderr" : "off", false);
-	assert_non_null(mkdtemp(dir));
+	folder_make(dir);
 	assert_int_equal(ca_open_dir(dir, "cluster.local", 3600, &ca, &error), 0);
 	client_w = workload("client", CLIENT, TUNNEL_HBONE);
 	server_w = workload("server", SERVER, TUNNEL_HBONE);
@@ -687,7 +688,7 @@ static void lost_trust_ends_live_tunnels(void **state)
 	int client, app;
 
 	(void)state;
-	assert_non_null(mkdtemp(dir));
+	folder_make(dir);
 	assert_int_equal(ca_open_dir(dir, "cluster.local", 3600, &other, &error), 0);
 	tc.roots_pem = ca_roots(other);
 	assert_int_equal(trust_new(&tc, &other_trust), 0);

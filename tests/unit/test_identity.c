@@ -3,6 +3,7 @@
 #include "engine/base/cleanup.h"
 #include "engine/identity/ca.h"
 #include "engine/identity/trust.h"
+#include "folder.h"
 
 #include <fcntl.h>
 #include <setjmp.h>
@@ -23,8 +24,8 @@ static int set_up(void **state)
 	char *error = NULL;
 
 	(void)state;
-	assert_non_null(mkdtemp(dir_one));
-	assert_non_null(mkdtemp(dir_two));
+	folder_make(dir_one);
+	folder_make(dir_two);
 	assert_int_equal(ca_open_dir(dir_one, "cluster.local", 3600, &one, &error), 0);
 	assert_int_equal(ca_open_dir(dir_two, "cluster.local", 3600, &two, &error), 0);
 	return 0;
@@ -174,7 +175,7 @@ static void broken_folders_are_named(void **state)
 	int fd;
 
 	(void)state;
-	assert_non_null(mkdtemp(dir));
+	folder_make(dir);
 	snprintf(path, sizeof(path), "%s/root-cert.pem", dir);
 	fd = open(path, O_CREAT | O_WRONLY, 0644);
 	assert_true(fd >= 0);
