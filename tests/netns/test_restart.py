@@ -95,6 +95,7 @@ def test_peer_stays_away(m):
     client = m.pods["client"]
     m.agents[2].kill()
     before = len(m.agents[1].access())
+    c = m.capture(expression="tcp dst port 15008 and tcp[13] == 2")
     start = time.monotonic()
     s = client.connect(m.pods["server"].ip, 7)
     s.settimeout(20)
@@ -105,8 +106,11 @@ def test_peer_stays_away(m):
         got = e.errno
     took = time.monotonic() - start
     s.close()
+    c.stop()
     m.agents[2].start()
     check(got == errno.ECONNRESET and took < DIAL + 1, "RST within the dial deadline", got, took)
+    # The kernel knocks once a second from the same port: an agent that comes back is to be found sooner.
+    check(len({x[1] for x in c.tcp()}) == 3, "dialled anew twice", c.tcp())
     lines = [x for x in m.agents[1].access()[before:] if "error" in x]
     check(lines and re.search(r"dial_|tls_|connect_", lines[-1]["error"]), "with a reason", lines)
     exchange(m)

@@ -21,13 +21,80 @@ static void setup_late(struct tunnel *t)
 						      : WR_REASON_H2_TIMEOUT);
 }
 
+/* A socket on its way to the next hop, or -errno. */
+static int dial(struct pod *p, const struct ip_addr *client, const struct ip_port *next_hop)
+{
+	bool v6 = !ip_addr_is_v4(&next_hop->ip);
+	_cleanup_close_ int fd = pod_socket(p, v6, SOCKET_TUNNEL);
+	int r;
+
+	if (fd < 0)
+		return fd;
+	sock_nodelay(fd);
+	sock_notsent_lowat(fd, LIMIT_NOTSENT_BYTES);
+	sock_congestion(fd, p->w->e->cfg.tunnel_congestion);
+	/* The peer's app is to see the address this client used, also in a pod with several. */
+	if (ip_addr_is_v4(client) != v6) {
+		struct ip_port from = {.ip = *client};
+		int one = 1;
+
+		(void)setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one));
+		r = sock_bind(fd, v6, &from);
+		if (r < 0)
+			return r;
+	}
+	r = sock_connect(fd, v6, next_hop);
+	if (r < 0)
+		return r;
+	return take_fd(fd);
+}
+
+/* One more SYN, in place of the one that was not answered; if there cannot be another socket, that one goes on. */
+static void knock_again(struct tunnel *t)
+{
+	int fd = dial(t->pod, &t->local.ip, &t->remote), old = t->watch.fd;
+
+	if (fd < 0)
+		return;
+	loop_watch_del(t->pod->w->loop, &t->watch);
+	close(old);
+	t->watch.fd = fd;
+	if (loop_watch_add(t->pod->w->loop, &t->watch, fd, EPOLLOUT) < 0)
+		tunnel_fail(t, WR_REASON_INTERNAL);
+}
+
+/* Until the next SYN or the deadline, whichever comes first. */
+static void wait_for_setup(struct tunnel *t, unsigned left_ms)
+{
+	unsigned pause_ms = LIMIT_KNOCK_MS << t->knocks;
+	bool knock = t->state == TUNNEL_DIALING && t->knocks < LIMIT_KNOCKS && pause_ms < left_ms;
+
+	loop_timer_set(t->pod->w->loop, &t->timer, knock ? pause_ms : left_ms);
+}
+
+static void setup_due(struct tunnel *t)
+{
+	uint64_t age = worker_now_ms(t->pod->w) - t->created_ms, deadline = t->pod->w->e->cfg.dial_timeout_ms;
+
+	if (t->server || age >= deadline) {
+		setup_late(t);
+		return;
+	}
+	if (t->state == TUNNEL_DIALING && t->knocks < LIMIT_KNOCKS) {
+		t->knocks++;
+		knock_again(t);
+	}
+	if (t->state != TUNNEL_CLOSED)
+		wait_for_setup(t, (unsigned)(deadline - age));
+}
+
 static void timer_due(struct timer *timer)
 {
 	struct tunnel *t = container_of(timer, struct tunnel, timer);
 	uint64_t now = worker_now_ms(t->pod->w), silent = now - t->heard_ms;
 
 	if (t->state != TUNNEL_READY) {
-		setup_late(t);
+		setup_due(t);
 		return;
 	}
 	if (t->retiring && !t->goaway)
@@ -72,17 +139,6 @@ static struct tunnel *tunnel_new(struct pod *p, bool server)
 	list_append(&p->tunnels, &t->node);
 	atomic_fetch_add_explicit(&p->w->e->tunnels, 1, memory_order_relaxed);
 	return t;
-}
-
-/* Watches the socket and arms the deadline of the set-up. The socket is the tunnel's from here on. */
-static int take_socket(struct tunnel *t, int fd, uint32_t events, unsigned deadline_ms)
-{
-	int r = loop_watch_add(t->pod->w->loop, &t->watch, fd, events);
-
-	if (r < 0)
-		return r;
-	loop_timer_set(t->pod->w->loop, &t->timer, deadline_ms);
-	return 0;
 }
 
 int tunnel_start_tls(struct tunnel *t)
@@ -141,40 +197,25 @@ void tunnel_free(struct tunnel *t)
 int tunnel_dial(struct pod *p, const struct ip_port *client, const struct ip_port *next_hop, const char *expected,
 		struct tunnel **ret)
 {
-	bool v6 = !ip_addr_is_v4(&next_hop->ip);
-	_cleanup_close_ int fd = pod_socket(p, v6, SOCKET_TUNNEL);
+	_cleanup_close_ int fd = dial(p, &client->ip, next_hop);
 	struct tunnel *t;
 	int r;
 
 	if (fd < 0)
 		return fd;
-	sock_nodelay(fd);
-	sock_notsent_lowat(fd, LIMIT_NOTSENT_BYTES);
-	sock_congestion(fd, p->w->e->cfg.tunnel_congestion);
-	/* The peer's app is to see the address this client used, also in a pod with several. */
-	if (ip_addr_is_v4(&client->ip) != v6) {
-		struct ip_port from = {.ip = client->ip};
-		int one = 1;
-
-		(void)setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one));
-		r = sock_bind(fd, v6, &from);
-		if (r < 0)
-			return r;
-	}
-	r = sock_connect(fd, v6, next_hop);
-	if (r < 0)
-		return r;
 	t = tunnel_new(p, false);
 	if (!t)
 		return -ENOMEM;
+	t->local = *client;
 	t->remote = *next_hop;
 	t->expected = strdup(expected);
-	r = t->expected ? take_socket(t, fd, EPOLLOUT, p->w->e->cfg.dial_timeout_ms) : -ENOMEM;
+	r = t->expected ? loop_watch_add(p->w->loop, &t->watch, fd, EPOLLOUT) : -ENOMEM;
 	if (r < 0) {
 		tunnel_release(t);
 		return r;
 	}
 	fd = -1;
+	wait_for_setup(t, p->w->e->cfg.dial_timeout_ms);
 	*ret = t;
 	return 0;
 }
@@ -243,7 +284,8 @@ void tunnel_accept(struct pod *p, int fd, const struct ip_port *client, const st
 	t->local = *dst;
 	sock_notsent_lowat(fd, LIMIT_NOTSENT_BYTES);
 	p->handshakes++;
-	if (take_socket(t, fd, EPOLLIN, LIMIT_HANDSHAKE_MS) < 0) {
+	loop_timer_set(p->w->loop, &t->timer, LIMIT_HANDSHAKE_MS);
+	if (loop_watch_add(p->w->loop, &t->watch, fd, EPOLLIN) < 0) {
 		close(fd);
 		tunnel_fail(t, WR_REASON_INTERNAL);
 	} else if (tunnel_start_tls(t) < 0) {

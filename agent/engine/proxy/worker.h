@@ -177,10 +177,11 @@ struct tunnel {
 	struct list conns;
 	uint32_t n_conns;
 	uint8_t state;
+	uint8_t knocks; /* SYNs after the first that were not the kernel's */
 	bool server, goaway, retiring, ping_sent, paused, read_more;
-	bool left; /* in worker->tunnels_left: its last connection takes it along */
-	struct ip_port local, remote;
-	char *expected; /* client role: identity that the server must prove */
+	bool left;		      /* in worker->tunnels_left: its last connection takes it along */
+	struct ip_port local, remote; /* while it is dialled `local` is where the client is */
+	char *expected;		      /* client role: identity that the server must prove */
 	uint64_t created_ms, heard_ms, idle_since_ms;
 	uint64_t flushed;	  /* bytes emitted in the present flush */
 	struct conn *gather_conn; /* whose DATA is being collected */

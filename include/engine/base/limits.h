@@ -28,6 +28,10 @@
 /* Inbound tunnels of one address to one pod and worker: honest peers need one per thread or thousand streams. More are
  * closed (counter limit_tunnels). */
 #define LIMIT_TUNNELS_PER_PEER 256
+/* A SYN that met a node whose agent was just starting was dropped, and the kernel sends the next one a second later
+ * (RFC 6298): a tunnel is dialled anew after this long, then after twice as long, and left to the kernel after that. */
+#define LIMIT_KNOCK_MS 200
+#define LIMIT_KNOCKS 2
 /* Deadline of an inbound TLS handshake together with SETTINGS, and of an app's accept. */
 #define LIMIT_HANDSHAKE_MS 10000
 #define LIMIT_APP_CONNECT_MS 10000
