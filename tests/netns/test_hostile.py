@@ -244,6 +244,8 @@ def test_a_pod_that_calls_its_own_listener(m):
     own = ("10.77.1.250", "fd77:1::beef")
     client.sh("ip", "address", "add", own[0] + "/32", "dev", "eth0")
     client.sh("ip", "address", "add", own[1] + "/128", "dev", "eth0", "nodad")
+    # The kernel makes the local route of an IPv6 address a moment later; until then it looks for a neighbour that has it.
+    eventually(lambda: own[1] in client.sh("ip", "-6", "route", "show", "table", "local").stdout, 5, "the address is in use")
     before = agent.descriptors()
     try:
         for address in own:
