@@ -36,7 +36,7 @@
 	X(TLS_NO_CERT, "tls_no_client_certificate", "peer presented no certificate")                                   \
 	X(TLS_UNKNOWN_CA, "tls_unknown_ca", "peer certificate is not signed by a trusted root")                        \
 	X(TLS_EXPIRED, "tls_certificate_expired", "peer certificate is expired")                                       \
-	X(TLS_BAD_CERT, "tls_bad_certificate", "peer certificate is malformed or not fit for this use")                \
+	X(TLS_BAD_CERT, "tls_bad_certificate", "peer certificate is malformed, or too weak")                           \
 	X(TLS_TRUST_DOMAIN, "tls_trust_domain", "peer identity is of another trust domain")                            \
 	X(TLS_WRONG_IDENTITY, "tls_wrong_identity", "server identity is not the expected one")                         \
 	X(TLS_ALPN, "tls_alpn", "peer does not offer ALPN h2")                                                         \
@@ -86,7 +86,17 @@
 	X(CERT_EXPIRED, "certificate_expired", "a certificate of this tunnel expired while it was open")               \
 	X(TUNNEL_AGE, "tunnel_max_age", "the tunnel is older than --tunnel-max-age")                                   \
 	X(H2_FLOOD, "h2_flood", "peer sent more control frames than a tunnel needs")                                   \
-	X(UNMANAGED_CLOSED, "unmanaged_closed", "connection older than enrolment, ended on demand")
+	X(UNMANAGED_CLOSED, "unmanaged_closed", "connection older than enrolment, ended on demand")                    \
+	X(TLS_SPIFFE_MISSING, "tls_spiffe_id_missing", "peer certificate names nobody: it has no URI")                 \
+	X(TLS_SPIFFE_SEVERAL, "tls_spiffe_id_several", "peer certificate has several URIs, and may have only one")     \
+	X(TLS_SPIFFE_MALFORMED, "tls_spiffe_id_malformed",                                                             \
+	  "the URI of the peer certificate is not spiffe://DOMAIN/ns/NAME/sa/NAME")                                    \
+	X(TLS_LEAF_IS_CA, "tls_leaf_is_ca", "peer presented a CA's certificate as its own")                            \
+	X(TLS_ISSUER_NOT_CA, "tls_issuer_not_ca", "peer certificate is signed by one that is no CA's")                 \
+	X(TLS_KEY_USAGE, "tls_key_usage", "peer certificate is not meant for this end of a connection")                \
+	X(TLS_PATH_LENGTH, "tls_path_length", "more CAs in the peer's chain than one of them allows below it")         \
+	X(TLS_EXTENSION, "tls_critical_extension", "peer's chain holds a critical extension that is not known here")   \
+	X(TLS_CHAIN_LIMIT, "tls_chain_limit", "peer presented more certificates than it may")
 
 enum wr_reason {
 #define WR_REASON_ENUM(id, name, text) WR_REASON_##id,

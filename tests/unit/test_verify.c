@@ -16,12 +16,14 @@
 
 static struct zoo_cert root, inter, other_root;
 static struct trust *trust;
+static const char *said; /* what the last judgement said beside its reason; "": nothing */
 
-static struct trust *make_trust(X509 *anchor)
+static const char *const domains[] = {"cluster.local", "old.name"};
+
+static struct trust *make_trust(X509 *anchor, const char *const *names, size_t n)
 {
-	static const char *const domains[] = {"cluster.local", "old.name"};
 	_cleanup_free_ char *pem = zoo_pem(anchor);
-	struct trust_config cfg = {.roots_pem = pem, .domains = domains, .n_domains = 2};
+	struct trust_config cfg = {.roots_pem = pem, .domains = names, .n_domains = n};
 	struct trust *t = NULL;
 
 	assert_int_equal(trust_new(&cfg, &t), 0);
@@ -34,7 +36,7 @@ static int set_up(void **state)
 	root = zoo_make_ca(NULL, "root", NULL);
 	inter = zoo_make_ca(&root, "intermediate", "critical,CA:TRUE,pathlen:0");
 	other_root = zoo_make_ca(NULL, "another root", NULL);
-	trust = make_trust(root.x);
+	trust = make_trust(root.x, domains, 2);
 	return 0;
 }
 
@@ -60,6 +62,7 @@ static enum wr_reason judge_as(bool server, const char *expected, X509 *leaf, X5
 	for (size_t i = 0; i < n; i++)
 		sk_X509_push(presented, more[i]);
 	r = trust_judge(&v, leaf, presented);
+	said = v.detail ? v.detail : "";
 	if (r == WR_REASON_NONE) {
 		assert_string_equal(v.peer, peer);
 		assert_non_null(v.peer_serial);
@@ -109,38 +112,43 @@ static void names_must_be_one_exact_spiffe_id(void **state)
 	static const struct {
 		const char *uri;
 		size_t len;
+		const char *why;
 	} bad[] = {
-#define URI(text) {text, sizeof(text) - 1}
-		URI(TEST_ID "\0.evil"),
-		URI("\0" TEST_ID),
-		URI(TEST_ID "/more"),
-		URI(TEST_ID "/"),
-		URI("spiffe://cluster.local/ns//sa/a"),
-		URI("spiffe://cluster.local/ns/a/sa/"),
-		URI("spiffe://cluster.local//ns/a/sa/a"),
-		URI("spiffe://cluster.local/ns/a/sa/%61"),
-		URI("spiffe://cluster.local/ns/a%2fsa%2fb/sa/a"),
-		URI("spiffe://cluster.local/ns/a/sa/a?x=y"),
-		URI("spiffe://cluster.local/ns/a/sa/a#x"),
-		URI("spiffe://user@cluster.local/ns/a/sa/a"),
-		URI("SPIFFE://cluster.local/ns/a/sa/a"),
-		URI("https://cluster.local/ns/a/sa/a"),
-		URI("spiffe://cluster.local"),
-		URI(""),
+#define URI(text, why) {text, sizeof(text) - 1, why}
+		URI(TEST_ID "\0.evil", "NUL"),
+		URI("\0" TEST_ID, "NUL"),
+		URI(TEST_ID "/more", "extra pieces"),
+		URI(TEST_ID "/", "empty piece"),
+		URI("spiffe://cluster.local/ns//sa/a", "empty piece"),
+		URI("spiffe://cluster.local/ns/a/sa/", "empty piece"),
+		URI("spiffe://cluster.local//ns/a/sa/a", "empty piece"),
+		URI("spiffe:///ns/a/sa/a", "is not spiffe://"),
+		URI("spiffe://cluster.local/ns/a/sa/%61", "percent-encoding"),
+		URI("spiffe://cluster.local/ns/a%2fsa%2fb/sa/a", "percent-encoding"),
+		URI("spiffe://cluster.local/ns/a/sa/a?x=y", "is not spiffe://"),
+		URI("spiffe://cluster.local/ns/a/sa/a#x", "is not spiffe://"),
+		URI("spiffe://user@cluster.local/ns/a/sa/a", "is not spiffe://"),
+		URI("SPIFFE://cluster.local/ns/a/sa/a", "scheme"),
+		URI("https://cluster.local/ns/a/sa/a", "scheme"),
+		URI("spiffe://cluster.local", "is not spiffe://"),
+		URI("", "scheme"),
 #undef URI
 	};
 
 	(void)state;
-	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
 		assert_int_equal(
 			judge(&(struct zoo_spec){.issuer = &root, .raw_uri = bad[i].uri, .raw_uri_len = bad[i].len}),
-			WR_REASON_TLS_BAD_CERT);
-	assert_int_equal(judge(&(struct zoo_spec){.issuer = &root, .san = ""}), WR_REASON_TLS_BAD_CERT);
-	assert_int_equal(judge(&(struct zoo_spec){.issuer = &root, .san = "DNS:a.example"}), WR_REASON_TLS_BAD_CERT);
+			WR_REASON_TLS_SPIFFE_MALFORMED);
+		assert_non_null(strstr(said, bad[i].why));
+	}
+	assert_int_equal(judge(&(struct zoo_spec){.issuer = &root, .san = ""}), WR_REASON_TLS_SPIFFE_MISSING);
+	assert_int_equal(judge(&(struct zoo_spec){.issuer = &root, .san = "DNS:a.example"}),
+			 WR_REASON_TLS_SPIFFE_MISSING);
 	assert_int_equal(judge(&(struct zoo_spec){.issuer = &root, .san = "URI:" TEST_ID ",URI:" ALIAS_ID}),
-			 WR_REASON_TLS_BAD_CERT);
+			 WR_REASON_TLS_SPIFFE_SEVERAL);
 	assert_int_equal(judge(&(struct zoo_spec){.issuer = &root, .san = "URI:" TEST_ID ",URI:http://x"}),
-			 WR_REASON_TLS_BAD_CERT);
+			 WR_REASON_TLS_SPIFFE_SEVERAL);
 }
 
 /* A root vouches for our trust domain and its aliases: on neither side for any other. */
@@ -190,11 +198,11 @@ static void a_ca_is_no_leaf(void **state)
 {
 	(void)state;
 	assert_int_equal(judge(&(struct zoo_spec){.issuer = &root, .constraints = "critical,CA:TRUE"}),
-			 WR_REASON_TLS_BAD_CERT);
+			 WR_REASON_TLS_LEAF_IS_CA);
 	assert_int_equal(judge(&(struct zoo_spec){.issuer = &root, .usage = "critical,digitalSignature,keyCertSign"}),
-			 WR_REASON_TLS_BAD_CERT);
+			 WR_REASON_TLS_LEAF_IS_CA);
 	assert_int_equal(judge(&(struct zoo_spec){.issuer = &root, .usage = "critical,digitalSignature,cRLSign"}),
-			 WR_REASON_TLS_BAD_CERT);
+			 WR_REASON_TLS_LEAF_IS_CA);
 }
 
 static void a_leaf_signs_nothing(void **state)
@@ -203,7 +211,7 @@ static void a_leaf_signs_nothing(void **state)
 	struct zoo_cert below = zoo_make(&(struct zoo_spec){.issuer = &leaf});
 
 	(void)state;
-	assert_int_equal(judge_as(true, NULL, below.x, &leaf.x, 1, ""), WR_REASON_TLS_BAD_CERT);
+	assert_int_equal(judge_as(true, NULL, below.x, &leaf.x, 1, ""), WR_REASON_TLS_ISSUER_NOT_CA);
 	zoo_free(&leaf);
 	zoo_free(&below);
 }
@@ -216,7 +224,7 @@ static void path_length(void **state)
 	X509 *more[] = {deeper.x, inter.x};
 
 	(void)state;
-	assert_int_equal(judge_as(true, NULL, leaf.x, more, 2, ""), WR_REASON_TLS_BAD_CERT);
+	assert_int_equal(judge_as(true, NULL, leaf.x, more, 2, ""), WR_REASON_TLS_PATH_LENGTH);
 	zoo_free(&deeper);
 	zoo_free(&leaf);
 }
@@ -229,10 +237,12 @@ static void extended_key_usage(void **state)
 
 	(void)state;
 	assert_int_equal(judge_as(true, NULL, client.x, NULL, 0, TEST_ID), WR_REASON_NONE);
-	assert_int_equal(judge_as(false, TEST_ID, client.x, NULL, 0, ""), WR_REASON_TLS_BAD_CERT);
+	assert_int_equal(judge_as(false, TEST_ID, client.x, NULL, 0, ""), WR_REASON_TLS_KEY_USAGE);
+	assert_non_null(strstr(said, "extended key usage is not for servers"));
 	assert_int_equal(judge_as(false, TEST_ID, server.x, NULL, 0, TEST_ID), WR_REASON_NONE);
-	assert_int_equal(judge_as(true, NULL, server.x, NULL, 0, ""), WR_REASON_TLS_BAD_CERT);
-	assert_int_equal(judge_as(true, NULL, neither.x, NULL, 0, ""), WR_REASON_TLS_BAD_CERT);
+	assert_int_equal(judge_as(true, NULL, server.x, NULL, 0, ""), WR_REASON_TLS_KEY_USAGE);
+	assert_non_null(strstr(said, "extended key usage is not for clients"));
+	assert_int_equal(judge_as(true, NULL, neither.x, NULL, 0, ""), WR_REASON_TLS_KEY_USAGE);
 	zoo_free(&client);
 	zoo_free(&server);
 	zoo_free(&neither);
@@ -242,7 +252,7 @@ static void unknown_critical_extension(void **state)
 {
 	(void)state;
 	assert_int_equal(judge(&(struct zoo_spec){.issuer = &root, .extra = "1.3.6.1.4.1.55555.1"}),
-			 WR_REASON_TLS_BAD_CERT);
+			 WR_REASON_TLS_EXTENSION);
 }
 
 static void too_many_certificates(void **state)
@@ -254,7 +264,7 @@ static void too_many_certificates(void **state)
 	for (int i = 0; i < LIMIT_CHAIN_CERTS; i++)
 		more[i] = inter.x;
 	assert_int_equal(judge_as(true, NULL, c.x, more, LIMIT_CHAIN_CERTS - 1, TEST_ID), WR_REASON_NONE);
-	assert_int_equal(judge_as(true, NULL, c.x, more, LIMIT_CHAIN_CERTS, ""), WR_REASON_TLS_BAD_CERT);
+	assert_int_equal(judge_as(true, NULL, c.x, more, LIMIT_CHAIN_CERTS, ""), WR_REASON_TLS_CHAIN_LIMIT);
 	zoo_free(&c);
 }
 
@@ -277,7 +287,8 @@ static void judged_again_without_the_clock(void **state)
 	struct zoo_cert c = zoo_make(&(struct zoo_spec){.issuer = &root, .from = -60, .until = 1});
 	struct tls_verify v = {.trust = trust, .server = true};
 	STACK_OF(X509) *presented = sk_X509_new_null();
-	struct trust *other = make_trust(other_root.x);
+	static const char *const others[] = {"other.domain", "old.name"};
+	struct trust *other = make_trust(other_root.x, domains, 2), *without = make_trust(root.x, others, 2);
 
 	(void)state;
 	sk_X509_push(presented, c.x);
@@ -287,9 +298,11 @@ static void judged_again_without_the_clock(void **state)
 	assert_int_equal(judge_as(true, NULL, c.x, NULL, 0, ""), WR_REASON_TLS_EXPIRED);
 	assert_int_equal(trust_judge_again(trust, &v), WR_REASON_NONE);
 	assert_int_equal(trust_judge_again(other, &v), WR_REASON_TLS_UNKNOWN_CA);
+	assert_int_equal(trust_judge_again(without, &v), WR_REASON_TLS_TRUST_DOMAIN);
 	tls_verify_done(&v);
 	sk_X509_free(presented);
 	trust_unref(other);
+	trust_unref(without);
 	zoo_free(&c);
 }
 
@@ -355,7 +368,7 @@ static void more_than_64_kib(void **state)
 	}
 	assert_int_equal(shake(&leaf, NULL, 0), WR_REASON_NONE);
 	assert_int_equal(shake(&leaf, more, 2), WR_REASON_NONE);
-	assert_int_equal(shake(&leaf, more, 3), WR_REASON_TLS_BAD_CERT);
+	assert_int_equal(shake(&leaf, more, 3), WR_REASON_TLS_CHAIN_LIMIT);
 	for (int i = 0; i < 3; i++)
 		zoo_free(&big[i]);
 	zoo_free(&leaf);

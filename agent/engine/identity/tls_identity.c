@@ -123,9 +123,10 @@ char *identity_serial(const X509 *leaf)
 static int fill(struct tls_identity *id, STACK_OF(X509) * chain, EVP_PKEY *key, const char **ret_error)
 {
 	X509 *leaf = sk_X509_value(chain, 0);
+	enum wr_reason reason;
 	struct spiffe_id s;
 
-	id->spiffe = identity_spiffe(leaf, ret_error);
+	id->spiffe = identity_spiffe(leaf, &reason, ret_error);
 	if (!id->spiffe || spiffe_parse(id->spiffe, strlen(id->spiffe), &s))
 		return -EINVAL;
 	id->trust_domain = strndup(s.trust_domain, s.trust_domain_len);

@@ -47,9 +47,32 @@ static enum wr_reason chain_reason(int error)
 	case X509_V_ERR_CERT_SIGNATURE_FAILURE:
 	case X509_V_ERR_CERT_UNTRUSTED:
 		return WR_REASON_TLS_UNKNOWN_CA;
+	case X509_V_ERR_INVALID_CA:
+	case X509_V_ERR_KEYUSAGE_NO_CERTSIGN:
+		return WR_REASON_TLS_ISSUER_NOT_CA;
+	case X509_V_ERR_INVALID_PURPOSE:
+		return WR_REASON_TLS_KEY_USAGE;
+	case X509_V_ERR_PATH_LENGTH_EXCEEDED:
+		return WR_REASON_TLS_PATH_LENGTH;
+	case X509_V_ERR_UNHANDLED_CRITICAL_EXTENSION:
+		return WR_REASON_TLS_EXTENSION;
+	case X509_V_ERR_CERT_CHAIN_TOO_LONG:
+		return WR_REASON_TLS_CHAIN_LIMIT;
 	default:
 		return WR_REASON_TLS_BAD_CERT;
 	}
+}
+
+/* OpenSSL's word, but for what it says too broadly. */
+static const char *chain_detail(int error, X509 *leaf, bool server)
+{
+	uint32_t have = X509_get_extended_key_usage(leaf);
+
+	if (error == X509_V_ERR_INVALID_PURPOSE && have != UINT32_MAX &&
+	    !(have & (server ? XKU_SSL_CLIENT : XKU_SSL_SERVER)))
+		return server ? "its extended key usage is not for clients"
+			      : "its extended key usage is not for servers";
+	return X509_verify_cert_error_string(error);
 }
 
 /* Builds the chain to a root: *ret_chain on success, OpenSSL's error otherwise. */
@@ -114,12 +137,14 @@ static const char *unfit_leaf(X509 *leaf)
 
 /* An SVID has exactly one URI, and one with more is to be refused (SPIFFE X509-SVID 2): the name that passes here must
  * be the name that logs and policies see. */
-char *identity_spiffe(X509 *leaf, const char **ret_why)
+char *identity_spiffe(X509 *leaf, enum wr_reason *ret_reason, const char **ret_why)
 {
 	GENERAL_NAMES *names = X509_get_ext_d2i(leaf, NID_subject_alt_name, NULL, NULL);
 	const ASN1_IA5STRING *uri = NULL;
+	const char *text = NULL;
 	char *found = NULL;
 	struct spiffe_id id;
+	size_t len = 0;
 	int n = 0;
 
 	for (int i = 0; i < sk_GENERAL_NAME_num(names); i++) {
@@ -128,28 +153,42 @@ char *identity_spiffe(X509 *leaf, const char **ret_why)
 		if (g->type == GEN_URI && !n++)
 			uri = g->d.uniformResourceIdentifier;
 	}
-	*ret_why = !n ? "no SPIFFE URI" : n > 1 ? "several URIs" : "the URI is not spiffe://DOMAIN/ns/NAME/sa/NAME";
 	/* A NUL inside fails the parse: the length is the certificate's, not strlen's. */
-	if (n == 1 && !spiffe_parse((const char *)ASN1_STRING_get0_data(uri), (size_t)ASN1_STRING_length(uri), &id))
-		found = strndup((const char *)ASN1_STRING_get0_data(uri), (size_t)ASN1_STRING_length(uri));
+	if (n == 1) {
+		text = (const char *)ASN1_STRING_get0_data(uri);
+		len = (size_t)ASN1_STRING_length(uri);
+		found = spiffe_parse(text, len, &id) ? NULL : strndup(text, len);
+	}
+	if (!found) {
+		*ret_reason = !n      ? WR_REASON_TLS_SPIFFE_MISSING
+			      : n > 1 ? WR_REASON_TLS_SPIFFE_SEVERAL
+				      : WR_REASON_TLS_SPIFFE_MALFORMED;
+		*ret_why = !n ? "no SPIFFE URI" : n > 1 ? "several URIs" : spiffe_fault(text, len);
+	}
 	GENERAL_NAMES_free(names);
 	return found;
+}
+
+static bool may_vouch(const struct trust *t, const char *spiffe)
+{
+	struct spiffe_id id;
+
+	return !spiffe_parse(spiffe, strlen(spiffe), &id) && trust_has_domain(t, id.trust_domain, id.trust_domain_len);
 }
 
 /* The peer's SPIFFE ID against what v asks for; kept as the peer's name when it can be parsed. */
 static enum wr_reason check_name(X509 *leaf, struct tls_verify *v)
 {
+	enum wr_reason reason;
 	const char *why;
-	struct spiffe_id id;
 
 	free(v->peer);
-	v->peer = identity_spiffe(leaf, &why);
+	v->peer = identity_spiffe(leaf, &reason, &why);
 	if (!v->peer)
-		return refuse(v, WR_REASON_TLS_BAD_CERT, why);
+		return refuse(v, reason, why);
 	if (!v->server && (!v->expected || strcmp(v->expected, v->peer)))
 		return refuse(v, WR_REASON_TLS_WRONG_IDENTITY, NULL);
-	if (spiffe_parse(v->peer, strlen(v->peer), &id) ||
-	    !trust_has_domain(v->trust, id.trust_domain, id.trust_domain_len))
+	if (!may_vouch(v->trust, v->peer))
 		return refuse(v, WR_REASON_TLS_TRUST_DOMAIN, "the trusted roots may not vouch for it");
 	return WR_REASON_NONE;
 }
@@ -167,12 +206,12 @@ enum wr_reason trust_judge(struct tls_verify *v, X509 *leaf, STACK_OF(X509) * pr
 		return refuse(v, WR_REASON_TLS_CRL, NULL);
 	/* Before any signature is computed. */
 	if (sk_X509_num(presented) > LIMIT_CHAIN_CERTS)
-		return refuse(v, WR_REASON_TLS_BAD_CERT, "chain too long");
+		return refuse(v, WR_REASON_TLS_CHAIN_LIMIT, "too many certificates");
 	if (why)
-		return refuse(v, WR_REASON_TLS_BAD_CERT, why);
+		return refuse(v, WR_REASON_TLS_LEAF_IS_CA, why);
 	error = build_chain(v->trust, leaf, presented, v->server, 0, &chain);
 	if (error != X509_V_OK)
-		return refuse(v, chain_reason(error), X509_verify_cert_error_string(error));
+		return refuse(v, chain_reason(error), chain_detail(error, leaf, v->server));
 	r = is_revoked(v->trust, chain) ? refuse(v, WR_REASON_TLS_REVOKED, NULL) : WR_REASON_NONE;
 	/* Also of a revoked one it is worth knowing who it is. */
 	r = r ? (void)check_name(leaf, v), r : check_name(leaf, v);
@@ -198,6 +237,8 @@ enum wr_reason trust_judge_again(const struct trust *t, const struct tls_verify 
 		return chain_reason(error);
 	if (is_revoked(t, chain))
 		r = WR_REASON_TLS_REVOKED;
+	else if (!may_vouch(t, v->peer))
+		r = WR_REASON_TLS_TRUST_DOMAIN;
 	sk_X509_pop_free(chain, X509_free);
 	return r;
 }
@@ -251,7 +292,7 @@ static enum wr_reason queue_reason(unsigned long e)
 		return WR_REASON_TLS_REVOKED;
 	/* The only message that may come near this size is the certificate's. */
 	case SSL_R_EXCESSIVE_MESSAGE_SIZE:
-		return WR_REASON_TLS_BAD_CERT;
+		return WR_REASON_TLS_CHAIN_LIMIT;
 	case SSL_R_NO_APPLICATION_PROTOCOL:
 	case SSL_R_TLSV1_ALERT_NO_APPLICATION_PROTOCOL:
 		return WR_REASON_TLS_ALPN;
@@ -260,12 +301,14 @@ static enum wr_reason queue_reason(unsigned long e)
 	}
 }
 
-enum wr_reason tls_verify_reason(const SSL *ssl, const struct tls_verify *v)
+enum wr_reason tls_verify_reason(const SSL *ssl, struct tls_verify *v)
 {
 	unsigned long e = ERR_peek_error();
 	enum wr_reason r = v->failure ? v->failure : queue_reason(e);
 
 	(void)ssl;
 	ERR_clear_error();
+	if (r == WR_REASON_TLS_CHAIN_LIMIT && !v->failure)
+		v->detail = "more than 64 KiB";
 	return r;
 }

@@ -39,7 +39,7 @@
 #define LIMIT_TLS_MESSAGES 256
 
 /* Certificates a peer may present, and all their bytes: leaf, a few intermediates, cross-signed roots (else
- * tls_bad_certificate). */
+ * tls_chain_limit). */
 #define LIMIT_CHAIN_CERTS 10
 #define LIMIT_CHAIN_BYTES (64 * 1024)
 /* A tunnel whose certificate is about to expire still lives this long before the next one is dialled. */

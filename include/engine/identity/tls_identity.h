@@ -51,8 +51,9 @@ void tls_verify_done(struct tls_verify *v);
 SSL *tls_identity_client_ssl(struct tls_identity *id, struct tls_verify *v);
 SSL *tls_identity_server_ssl(struct tls_identity *id, struct tls_verify *v);
 /* After SSL_do_handshake failed for good: the distinct reason (v->failure, or what the OpenSSL error queue and alerts
- * say: version, no certificate, unknown CA, ALPN, protocol). Clears the error queue. */
-enum wr_reason tls_verify_reason(const SSL *ssl, const struct tls_verify *v);
+ * say: version, no certificate, unknown CA, too many bytes, ALPN, protocol); v->detail may say more. Clears the error
+ * queue. */
+enum wr_reason tls_verify_reason(const SSL *ssl, struct tls_verify *v);
 
 /* Parses exactly spiffe://<td>/ns/<ns>/sa/<sa>. Pieces point into `uri`. 0 or -EINVAL. */
 struct spiffe_id {

@@ -33,6 +33,6 @@ bool trust_revokes(const struct trust *t, const struct tls_identity *id);
  * v->not_after filled, or the reason, with v->detail saying more. `v` names the role, v->trust is asked.
  */
 enum wr_reason trust_judge(struct tls_verify *v, X509 *leaf, STACK_OF(X509) * presented);
-/* Judges a chain that passed before by what is believed now: roots and lists, not the clock, since an open stream may
- * outlive its certificates. */
+/* Judges a chain that passed before by what is believed now: roots, trust domains and lists, not the clock, since an
+ * open stream may outlive its certificates. */
 enum wr_reason trust_judge_again(const struct trust *t, const struct tls_verify *v);
