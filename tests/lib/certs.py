@@ -20,13 +20,19 @@ def _name(text):
 
 
 def make_root(name="Another mesh"):
-    key = ec.generate_private_key(ec.SECP256R1())
+    return make_ca(name)
+
+
+def make_ca(name, issuer=None, path_length=None, key=None):
+    """A CA below `issuer`, or a root."""
+    key = key or ec.generate_private_key(ec.SECP256R1())
+    above, above_key = issuer or (None, key)
     now = datetime.datetime.utcnow()
-    cert = (x509.CertificateBuilder().subject_name(_name(name)).issuer_name(_name(name)).public_key(key.public_key())
-            .serial_number(x509.random_serial_number()).not_valid_before(now - DAY).not_valid_after(now + 10 * DAY)
-            .add_extension(x509.BasicConstraints(True, None), True)
+    cert = (x509.CertificateBuilder().subject_name(_name(name)).issuer_name(above.subject if above else _name(name)).public_key(key.public_key())
+            .serial_number(x509.random_serial_number()).not_valid_before(now - DAY).not_valid_after(now + 5 * DAY)
+            .add_extension(x509.BasicConstraints(True, path_length), True)
             .add_extension(x509.KeyUsage(False, False, False, False, False, True, True, False, False), True)
-            .sign(key, hashes.SHA256()))
+            .sign(above_key, hashes.SHA256()))
     return cert, key
 
 
@@ -40,23 +46,35 @@ def load_ca(folder):
     raise FileNotFoundError("no CA in " + folder)
 
 
-def issue(ca, identity, path, start=-DAY, end=DAY, usages=(ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)):
-    """ca: (certificate, key). identity: one URI, several, or None. Writes leaf and key to `path` (0600), returns it."""
+def load_leaf(path):
+    """What issue() wrote, as an issuer of others: (certificate, key)."""
+    with open(path, "rb") as f:
+        pem = f.read()
+    return x509.load_pem_x509_certificate(pem), serialization.load_pem_private_key(pem, None)
+
+
+def issue(ca, identity, path, start=-DAY, end=DAY, usages=(ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH),
+          chain=None, names=(), is_ca=False, critical=None, subject=None):
+    """ca: (certificate, key). identity: one URI, several, or None; `names` come beside it. chain: what is presented with the
+    leaf, else the issuer if that is no root. critical: the OID of a critical extension that holds NULL. Writes leaf, chain
+    and key to `path` (0600), returns it."""
     cert, ca_key = ca
     key = ec.generate_private_key(ec.SECP256R1())
     now = datetime.datetime.utcnow()
-    builder = (x509.CertificateBuilder().subject_name(x509.Name([])).issuer_name(cert.subject).public_key(key.public_key())
+    builder = (x509.CertificateBuilder().subject_name(_name(subject) if subject else x509.Name([])).issuer_name(cert.subject).public_key(key.public_key())
                .serial_number(x509.random_serial_number()).not_valid_before(now + start).not_valid_after(now + end)
-               .add_extension(x509.BasicConstraints(False, None), True)
+               .add_extension(x509.BasicConstraints(is_ca, None), True)
                .add_extension(x509.KeyUsage(True, False, False, False, False, False, False, False, False), True)
                .add_extension(x509.ExtendedKeyUsage(list(usages)), False))
-    if identity:
-        names = [identity] if isinstance(identity, str) else identity
-        builder = builder.add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(n) for n in names]), True)
+    if critical:
+        builder = builder.add_extension(x509.UnrecognizedExtension(x509.ObjectIdentifier(critical), b"\5\0"), True)
+    uris = [identity] if isinstance(identity, str) else identity or []
+    if uris or names:
+        builder = builder.add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(n) for n in uris] + list(names)), True)
     leaf = builder.sign(ca_key, hashes.SHA256())
-    pem = leaf.public_bytes(serialization.Encoding.PEM)
-    if cert.issuer != cert.subject:
-        pem += cert.public_bytes(serialization.Encoding.PEM)
+    if chain is None:
+        chain = [cert] if cert.issuer != cert.subject else []
+    pem = b"".join(c.public_bytes(serialization.Encoding.PEM) for c in [leaf, *chain])
     pem += key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as f:
         f.write(pem)
@@ -68,13 +86,7 @@ def write_plugin_ca(folder):
     from cryptography.hazmat.primitives.asymmetric import rsa
     os.makedirs(folder, exist_ok=True)
     root, root_key = make_root("Operator root")
-    key = rsa.generate_private_key(65537, 2048)
-    now = datetime.datetime.utcnow()
-    inter = (x509.CertificateBuilder().subject_name(_name("Operator intermediate")).issuer_name(root.subject)
-             .public_key(key.public_key()).serial_number(x509.random_serial_number()).not_valid_before(now - DAY)
-             .not_valid_after(now + 5 * DAY).add_extension(x509.BasicConstraints(True, 0), True)
-             .add_extension(x509.KeyUsage(False, False, False, False, False, True, True, False, False), True)
-             .sign(root_key, hashes.SHA256()))
+    inter, key = make_ca("Operator intermediate", (root, root_key), 0, rsa.generate_private_key(65537, 2048))
     texts = {"root-cert.pem": root.public_bytes(serialization.Encoding.PEM),
              "ca-cert.pem": inter.public_bytes(serialization.Encoding.PEM),
              "cert-chain.pem": inter.public_bytes(serialization.Encoding.PEM),

@@ -13,6 +13,8 @@ import certs
 import hbone
 import h2.events
 import h2.settings
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from demo import tls_version
 from mesh import Mesh, SANITIZER, check, eventually, run, scaled
 
@@ -71,6 +73,7 @@ def refused(m, reason, *args):
     said = eventually(lambda: reason_count(m.agents[2], reason) > before, 3,
                       "counted and logged as %s; client saw: %s" % (reason, (r.stderr or "")[-300:]))
     check(said, reason)
+    check(not r.stdout, "not one byte of HTTP/2", r.stdout)
 
 
 def reason_count(agent, reason):
@@ -99,12 +102,6 @@ def test_refused_of_another_trust_domain(m):
     refused(m, "tls_trust_domain", "-cert", pem, "-key", pem)
 
 
-def test_refused_with_two_names(m):
-    """One name of this trust domain does not let another in (SPIFFE X509-SVID: exactly one URI)."""
-    pem = certs.issue(certs.load_ca(m.ca), ["spiffe://other.example/ns/demo/sa/client", m.pods["client"].identity], m.dir + "/two.pem")
-    refused(m, "tls_bad_certificate", "-cert", pem, "-key", pem)
-
-
 def test_refused_expired(m):
     pem = certs.issue(certs.load_ca(m.ca), m.pods["client"].identity, m.dir + "/expired.pem", start=-2 * DAY, end=-DAY)
     refused(m, "tls_certificate_expired", "-cert", pem, "-key", pem)
@@ -114,11 +111,61 @@ def test_refused_tls12(m):
     refused(m, "tls_version", "-tls1_2", "-cert", m.good, "-key", m.good)
 
 
-def test_refused_without_spiffe_name(m):
-    pem = certs.issue(certs.load_ca(m.ca), None, m.dir + "/nameless.pem")
-    before = sum("error" in x for x in m.agents[2].access())
-    r = s_client(m, "-cert", pem, "-key", pem)
-    eventually(lambda: sum("error" in x for x in m.agents[2].access()) > before or "tls_" in m.agents[2].text(), 3, "logged: " + r.stderr[-300:])
+def turned_away(m, pem, reason, detail):
+    """A caller with these certificates hears nothing of HTTP/2; the counter and its access line say what is wrong with them."""
+    agent = m.agents[2]
+    before = agent.json("status")["counters"].get(reason, 0)
+    got = b""
+    with m.pods["plain"].connect(m.pods["server"].ip, 15008) as raw:
+        here = "%s:%d" % raw.getsockname()
+        try:
+            with hbone.context(False, pem, m.root).wrap_socket(raw) as s:
+                s.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
+                got = s.recv(100)
+        except OSError:
+            pass  # an alert, or the reset that overtook it
+    check(got == b"", "not one byte of HTTP/2: " + detail, got)
+    line = eventually(lambda: next((x for x in agent.access() if x.get("src.addr") == here), None), 3, "access line")
+    check(line["error"].startswith(reason + ": ") and detail in line["error"], "which fault it was: " + detail, line)
+    counters = agent.json("status")["counters"]
+    check(counters.get(reason, 0) == before + 1, "counted as " + reason, before, counters)
+
+
+def test_refused_for_its_name(m):
+    """One URI, and that a whole SPIFFE ID of a trust domain that the root may vouch for (SPIFFE X509-SVID 2)."""
+    ca, me = certs.load_ca(m.ca), m.pods["plain"].identity
+    for uris, reason, detail in ((None, "tls_spiffe_id_missing", "no SPIFFE URI"),
+                                 ([me, "spiffe://other.example/ns/demo/sa/plain"], "tls_spiffe_id_several", "several URIs"),
+                                 ([me, me], "tls_spiffe_id_several", "several URIs"),
+                                 (me + "\0.evil", "tls_spiffe_id_malformed", "a NUL byte"),
+                                 (me + "/more", "tls_spiffe_id_malformed", "extra pieces"),
+                                 (me + "/", "tls_spiffe_id_malformed", "an empty piece"),
+                                 (me.replace("/demo/", "//"), "tls_spiffe_id_malformed", "an empty piece"),
+                                 (me.replace("plain", "%70lain"), "tls_spiffe_id_malformed", "percent-encoding"),
+                                 (me.replace("spiffe:", "https:"), "tls_spiffe_id_malformed", "scheme"),
+                                 (me.replace("cluster.local", "other.example"), "tls_trust_domain", "roots may not vouch for it, claims to be spiffe://other.example/")):
+        turned_away(m, certs.issue(ca, uris, m.dir + "/zoo.pem"), reason, detail)
+
+
+def test_refused_for_its_chain(m):
+    ca, me, pem = certs.load_ca(m.ca), m.pods["plain"].identity, m.dir + "/zoo.pem"
+    leaf = certs.load_leaf(certs.issue(ca, me, m.dir + "/leaf.pem", subject="leaf"))
+    last = certs.make_ca("last", ca, 0)
+    below = certs.make_ca("below the last", last)
+    wide = [x509.DNSName("a" * 60 + ".example") for _ in range(1000)]
+    for kw, issuer, reason, detail in (({"is_ca": True}, ca, "tls_leaf_is_ca", "a CA certificate is no workload's"),
+                                       ({"chain": [leaf[0]]}, leaf, "tls_issuer_not_ca", "invalid CA certificate"),
+                                       ({"usages": [ExtendedKeyUsageOID.SERVER_AUTH]}, ca, "tls_key_usage", "extended key usage is not for clients"),
+                                       ({"chain": [below[0], last[0]]}, below, "tls_path_length", "path length constraint exceeded"),
+                                       ({"critical": "1.3.6.1.4.1.55555.1"}, ca, "tls_critical_extension", "unhandled critical extension"),
+                                       ({"chain": [last[0]] * 10}, last, "tls_chain_limit", "too many certificates"),
+                                       ({"names": wide}, ca, "tls_chain_limit", "more than 64 KiB")):
+        turned_away(m, certs.issue(issuer, me, pem, **kw), reason, detail)
+    # What the faults above are the only difference from.
+    for kw, issuer in (({}, ca), ({"chain": [last[0]] * 9}, last), ({"names": wide[:700]}, ca), ({"usages": [ExtendedKeyUsageOID.CLIENT_AUTH]}, ca)):
+        c = hbone.Client(m.pods["plain"], m.pods["server"].ip, certs.issue(issuer, me, pem, **kw), m.root)
+        check(c.status(c.request(m.pods["server"].ip + ":7")) == 200, "let in", kw.keys())
+        c.close()
 
 
 def dial(m, **kw):

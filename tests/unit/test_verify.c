@@ -255,6 +255,13 @@ static void unknown_critical_extension(void **state)
 			 WR_REASON_TLS_EXTENSION);
 }
 
+static void weak_key(void **state)
+{
+	(void)state;
+	assert_int_equal(judge(&(struct zoo_spec){.issuer = &root, .weak = true}), WR_REASON_TLS_BAD_CERT);
+	assert_non_null(strstr(said, "key too weak"));
+}
+
 static void too_many_certificates(void **state)
 {
 	struct zoo_cert c = zoo_make(&(struct zoo_spec){.issuer = &root});
@@ -387,6 +394,7 @@ int main(void)
 		cmocka_unit_test(path_length),
 		cmocka_unit_test(extended_key_usage),
 		cmocka_unit_test(unknown_critical_extension),
+		cmocka_unit_test(weak_key),
 		cmocka_unit_test(too_many_certificates),
 		cmocka_unit_test(validity),
 		cmocka_unit_test(judged_again_without_the_clock),
