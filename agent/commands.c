@@ -163,6 +163,7 @@ static void status_counted(void *arg, cJSON *rows)
 	cJSON_AddNumberToObject(o, "workers", (double)n->o.workers);
 	cJSON_AddStringToObject(o, "ca", ca_describe(n->ca));
 	cJSON_AddStringToObject(o, "ca_folder", ca_path(n->ca));
+	cJSON_AddItemToObject(o, "mesh", source_mesh_dump(n->source));
 	add_source(o, n);
 	cJSON_AddItemToObject(o, "counters", counters());
 	admin_reply(k->call, o);

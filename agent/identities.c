@@ -42,19 +42,11 @@ static bool holds(const char *dir, const char *name)
 	return !access(path, F_OK);
 }
 
-/* Our trust domain, and its aliases behind it: what the roots may vouch for. */
-static int list_domains(struct node *n)
+void node_aliases_changed(void *arg, char *const *aliases, size_t count, bool widen)
 {
-	char *rest = n->domains_text = strdup(n->o.trust_domain_aliases), *name;
-
-	n->domains[0] = n->o.trust_domain;
-	n->n_domains = 1;
-	while (rest && *rest && (name = strsep(&rest, ","))) {
-		if (n->n_domains == ARRAY_SIZE(n->domains))
-			return node_fail(-E2BIG, "--trust-domain-aliases: more than %zu names", n->n_domains - 1);
-		n->domains[n->n_domains++] = name;
-	}
-	return n->domains_text ? 0 : -ENOMEM;
+	/* Without the memory for it a name that is gone would stay believed. */
+	if (trust_keeper_set_aliases(((struct node *)arg)->keeper, aliases, count, widen) < 0)
+		abort();
 }
 
 static int start_store(struct node *n)
@@ -62,8 +54,8 @@ static int start_store(struct node *n)
 	struct cert_store_config cc = {.issue = issue, .changed = identity_renewed, .arg = n, .loop = n->loop};
 	struct trust_keeper_config kc = {.ca = n->ca,
 					 .crl_path = n->o.crl,
-					 .domains = n->domains,
-					 .n_domains = n->n_domains,
+					 .domains = &n->o.trust_domain, /* its aliases come with the source */
+					 .n_domains = 1,
 					 .loop = n->loop,
 					 .changed = trust_changed,
 					 .arg = n};
@@ -82,8 +74,7 @@ int node_start_identities(struct node *n)
 	r = ca_open_dir(dir, n->o.trust_domain, (unsigned)(n->o.cert_ttl_ms / 1000), &n->ca, &error);
 	if (r < 0)
 		return node_fail(r, "--ca: %s", error ? error : strerror(-r));
-	r = list_domains(n);
-	return r < 0 ? r : start_store(n);
+	return start_store(n);
 }
 
 void node_stop_identities(struct node *n)
@@ -91,5 +82,4 @@ void node_stop_identities(struct node *n)
 	cert_store_free(n->certs);
 	trust_keeper_free(n->keeper);
 	ca_free(n->ca);
-	free(n->domains_text);
 }

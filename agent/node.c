@@ -265,19 +265,18 @@ static struct source_config source_settings(struct node *n)
 				      .l7_deny = !strcmp(o->l7_deny, "ignore") ? L7_DENY_IGNORED : L7_DENY_MATCHES,
 				      .state_dir = n->state_dir,
 				      .changed = model_changed,
+				      .aliases = node_aliases_changed,
 				      .arg = n};
 }
 
-/* Identities, certificates, trust and policies all rest on these names: they are settled before the first of them. */
-static int choose_domains(struct node *n)
+/* Identities and certificates rest on this name, and keep it: it is settled before the first of them. */
+static int choose_trust_domain(struct node *n)
 {
 	struct source_config sc = source_settings(n);
-	int r = source_read_domains(&sc, &n->trust_domain, &n->trust_domain_aliases);
+	int r = source_read_trust_domain(&sc, &n->trust_domain);
 
 	if (n->trust_domain && !n->o.trust_domain_given)
 		n->o.trust_domain = n->trust_domain;
-	if (n->trust_domain_aliases && !n->o.trust_domain_aliases_given)
-		n->o.trust_domain_aliases = n->trust_domain_aliases;
 	return r < 0 ? node_fail(r, "%s: cannot look for the trust domain: %s", n->o.source, strerror(-r)) : 0;
 }
 
@@ -346,7 +345,7 @@ int node_start(const struct options *o, struct node **ret)
 	r = r < 0 ? r : node_watch_signals(n);
 	r = r < 0 ? r : start_logs(o);
 	r = r < 0 ? r : node_make_dirs(n);
-	r = r < 0 ? r : choose_domains(n);
+	r = r < 0 ? r : choose_trust_domain(n);
 	r = r < 0 ? r : become_the_agent(n);
 	r = r < 0 ? r : start_doors(n);
 	r = r < 0 ? r : start_capture(n);
@@ -406,7 +405,6 @@ struct node *node_free(struct node *n)
 	cJSON_Delete(n->without);
 	free(n->pins);
 	free(n->trust_domain);
-	free(n->trust_domain_aliases);
 	free(n->dir);
 	free(n->state_dir);
 	free(n->socket_path);

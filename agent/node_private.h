@@ -28,9 +28,6 @@ struct node {
 	struct ca *ca;
 	struct cert_store *certs;
 	struct trust_keeper *keeper;
-	const char *domains[64]; /* our trust domain, and its aliases behind it */
-	size_t n_domains;
-	char *domains_text;
 	struct capture *capture;
 	struct engine *engine;
 	struct model *model;
@@ -42,8 +39,8 @@ struct node {
 	size_t n_inherited;
 	struct cJSON *without; /* capture_without at the start */
 	char *dir, *state_dir, *socket_path, *lock_path;
-	char *pins;				   /* the node's folder of pins */
-	char *trust_domain, *trust_domain_aliases; /* the mesh's own; NULL: it names none */
+	char *pins;	    /* the node's folder of pins */
+	char *trust_domain; /* the mesh's own at the start; NULL: it names none */
 	int lock_fd, pins_fd, readiness_fd;
 	struct watch signals;
 	struct timer drain, idle;
@@ -99,6 +96,8 @@ int node_watch_denials(struct node *n);
 /* CA, trust and certificates; what is wrong is printed. 0 or -errno. */
 int node_start_identities(struct node *n);
 void node_stop_identities(struct node *n);
+/* source_config.aliases: other names of the trust domain that peers may have from now on. */
+void node_aliases_changed(void *arg, char *const *aliases, size_t count, bool widen);
 
 /* --- commands.c, policy_commands.c, certificate_commands.c; 0 or -ENOMEM --- */
 struct node_command {

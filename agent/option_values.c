@@ -6,6 +6,7 @@
 #include "option_values.h"
 #include "agent/capture/capture.h"
 #include "engine/base/cleanup.h"
+#include "engine/base/limits.h"
 
 #include <cjson/cJSON.h>
 #include <ctype.h>
@@ -52,9 +53,9 @@ bool value_is_trust_domains(const char *v)
 {
 	char name[256];
 
-	for (size_t n; *v; v += n + 1) {
+	for (size_t n, count = 1; *v; v += n + 1) {
 		n = strcspn(v, ",");
-		if (n >= sizeof(name) || (v[n] == ',' && !v[n + 1]))
+		if (count++ >= LIMIT_TRUST_DOMAINS || n >= sizeof(name) || (v[n] == ',' && !v[n + 1]))
 			return false;
 		memcpy(name, v, n);
 		name[n] = 0;

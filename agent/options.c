@@ -57,7 +57,7 @@ static const struct option {
 	 .ok = value_is_trust_domain, .want = DOMAIN_WANT(", '_'", "cluster.local"), .given = AT(trust_domain_given)},
 	{"trust-domain-aliases", TEXT, AT(trust_domain_aliases), "", "A,B",
 	 "other names that policies may have for it (former ones)", .ok = value_is_trust_domains,
-	 .want = "trust domains with commas between them", .given = AT(trust_domain_aliases_given)},
+	 .want = "at most 63 trust domains with commas between them", .given = AT(trust_domain_aliases_given)},
 	{"root-namespace", TEXT, AT(root_namespace), "istio-system", "NAME",
 	 "namespace whose policies are for the whole mesh", .ok = value_is_namespace,
 	 .want = "at most 63 lower-case letters, digits and '-'", .given = AT(root_namespace_given)},

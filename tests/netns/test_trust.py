@@ -1,24 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The mesh's own ConfigMap names the trust domain where no option does: certificates, identities and policies follow it,
-also over a restart without the folder; a change waits for the next start."""
+"""The mesh's own ConfigMap names the trust domain, its aliases and the root namespace where no option does: certificates,
+identities and policies follow it, also over a restart without the folder. Aliases and root namespace change under live
+connections, the trust domain with the next start."""
 import json
 import os
 
 import certs
 import hbone
+import h2.events
 from mesh import Mesh, check, eventually
+from policies import Policies, authorization, died
 
 FALLBACK = False
+APPLIES_S = 1.0  # from the rename to the last byte: what is promised
 
 
-def config_map(domain):
+def config_map(domain, aliases=("old.example",), root=None):
+    mesh = "trustDomain: %s\ntrustDomainAliases: [%s]\naccessLogFile: /dev/stdout\n" % (domain, ", ".join(aliases))
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "istio", "namespace": "istio-system"},
-            "data": {"mesh": "trustDomain: %s\ntrustDomainAliases: [old.example]\naccessLogFile: /dev/stdout\n" % domain}}
+            "data": {"mesh": mesh + ("rootNamespace: %s\n" % root if root else "")}}
 
 
 def setup():
     m = Mesh("trust")
     m.pod("client", 1)
+    m.pod("other", 1)
     m.pod("server", 2)
     m.pod("plain", 1, enrolled=False)
     m.apply()
@@ -40,7 +46,7 @@ def talks(m):
 
 def test_the_domain_is_the_meshs(m):
     check(talks(m), "through the tunnel")
-    check(identities(m, 1) == {m.pods["client"].identity.replace("cluster.local", "mesh.example")}, "certificates", identities(m, 1))
+    check(identities(m, 1) == {m.pods[n].identity.replace("cluster.local", "mesh.example") for n in ("client", "other")}, "certificates", identities(m, 1))
     tunnels = json.loads(m.agents[2].ctl("-j", "tunnel", "list").stdout)
     check([t["peer_identity"].split("/")[2] for t in tunnels] == ["mesh.example"], "the peer's", tunnels)
 
@@ -59,11 +65,119 @@ def test_an_alias_names_the_same_account(m):
         check(got == wanted, "%s of %s" % (account, domain), got)
 
 
-def test_a_change_waits_for_the_next_start(m):
+def echoes(*sockets):
+    """Who is not meant notices nothing."""
+    for s in sockets:
+        s.sendall(b"k")
+        check(s.recv(1) == b"k", "lives on")
+
+
+def caller(m, domain):
+    """The plain pod with a certificate of this domain, and its open stream; None when the handshake is refused."""
+    pem = certs.issue(certs.load_ca(m.ca), "spiffe://%s/ns/demo/sa/plain" % domain, m.dir + "/caller.pem")
+    try:
+        c = hbone.Client(m.pods["plain"], m.pods["server"].ip, pem, certs.root_file(m.ca))
+        stream = c.request(m.pods["server"].ip + ":7")
+        return (c, stream) if c.status(stream) == 200 else None
+    except OSError:
+        return None
+
+
+def through(c, stream):
+    c.send(stream, b"k")
+    check(c.read(stream, 1) == b"k", "lives on")
+
+
+def cut(c, stream):
+    e = c.wait(h2.events.StreamReset, stream, APPLIES_S)
+    check(e and e.error_code == 10, "RST_STREAM CONNECT_ERROR", e)
+    check(not c.wait(h2.events.StreamEnded, stream, APPLIES_S), "never a clean end")
+    c.close()
+
+
+def test_an_alias_comes_and_goes_under_live_connections(m):
+    """Certificates of that name, and principals of it in policies, on HBONE and plaintext connections alike."""
+    client, other, plain, server = (m.pods[n] for n in ("client", "other", "plain", "server"))
+    agent = m.agents[2]
+    with Policies(m, authorization("former", "DENY", [{"from": [{"source": {"principals": ["older.example/ns/demo/sa/other"]}}]}])):
+        a, b, c = (p.connect(server.ip, 7) for p in (client, other, plain))
+        echoes(a, b, c)
+        old = caller(m, "old.example")
+        through(*old)
+        check(caller(m, "older.example") is None, "no name of ours yet")
+        m.write("mesh.yaml", config_map("mesh.example", ["old.example", "older.example"]))
+        check(died(b, APPLIES_S) == "reset", "whom the policy means by its new name is cut")
+        echoes(a, c)
+        through(*old)
+        check(other.outcome(server.ip) == "reset", "nor let in again")
+        older = eventually(lambda: caller(m, "older.example"), 3, "the new name is believed")
+        before = agent.json("status")["counters"].get("tls_trust_domain", 0)
+        m.write("mesh.yaml", config_map("mesh.example", ["older.example"]))
+        cut(*old)
+        echoes(a, c)
+        through(*older)
+        check(caller(m, "old.example") is None, "and no new one with that name")
+        m.write("mesh.yaml", config_map("mesh.example", []))
+        cut(*older)
+        echoes(a, c)
+        check(other.outcome(server.ip) == "ok", "the policy means nobody again")
+        check(agent.json("status")["counters"]["tls_trust_domain"] == before + 3, "counted: two streams and a handshake", agent.json("status")["counters"])
+        lines = [x for x in agent.access() if x.get("src.identity", "").startswith("spiffe://old")]
+        check(lines and all(x["error"].startswith("tls_trust_domain") for x in lines[-2:]), "and said", lines)
+        for s in (a, b, c):
+            s.close()
+    m.write("mesh.yaml", config_map("mesh.example"))
+
+
+def test_the_root_namespace_changes_under_live_connections(m):
+    """Its policies are the mesh's, from the moment that it is the root namespace to the moment that it is not."""
+    client, other, plain, server = (m.pods[n] for n in ("client", "other", "plain", "server"))
+    rules = [{"from": [{"source": {"ipBlocks": [plain.ip]}}]}, {"from": [{"source": {"principals": ["cluster.local/ns/demo/sa/other"]}}]}]
+    with Policies(m, authorization("lock", "DENY", rules, namespace="the-root")):
+        a, b, c = (p.connect(server.ip, 7) for p in (client, other, plain))
+        echoes(a, b, c)
+        m.write("mesh.yaml", config_map("mesh.example", root="the-root"))
+        check(died(b, APPLIES_S) == "reset" and died(c, APPLIES_S) == "reset", "HBONE and plaintext are cut")
+        echoes(a)
+        check("root namespace the-root (ConfigMap istio)" in m.agents[2].ctl("status").stdout, "said", m.agents[2].ctl("status").stdout)
+        m.write("mesh.yaml", config_map("mesh.example"))
+        eventually(lambda: other.outcome(server.ip) == plain.outcome(server.ip) == "ok", 3, "let in again")
+        echoes(a)
+        for s in (a, b, c):
+            s.close()
+
+
+def test_options_win_over_the_config_map(m):
+    a = m.agents[2]
+    a.stop()
+    a.options = ["--trust-domain-aliases=option.example"]
+    a.start()
+    try:
+        check(caller(m, "option.example") and not caller(m, "old.example"), "the option's, and not the map's")
+        said = "mesh: trust domain mesh.example (ConfigMap istio), aliases option.example (--trust-domain-aliases wins over ConfigMap istio: %s), " \
+            "root namespace istio-system (default)\n"
+        check(said % "old.example" in a.ctl("status").stdout, "said", a.ctl("status").stdout)
+        m.write("mesh.yaml", config_map("mesh.example", ["old.example", "older.example"]))
+        eventually(lambda: said % "old.example,older.example" in a.ctl("status").stdout, 3, "a change is read")
+        check(caller(m, "option.example") and not caller(m, "older.example"), "and wins as little")
+    finally:
+        a.stop()
+        a.options = []
+        a.start()
+
+
+def test_a_change_of_the_trust_domain_waits_for_the_next_start(m):
+    """An agent's certificates carry it: it goes on with the one that it has, and says so until somebody acts."""
+    alarm = "ALARM: ConfigMap istio-system/istio: trustDomain: new.example is asked for, and mesh.example stays in use, as certificates carry it: restart this agent"
     m.write("mesh.yaml", config_map("new.example"))
-    said = "trustDomain new.example is not in use: until the agent is restarted it is mesh.example"
-    eventually(lambda: all(said in a.text() for a in m.agents.values()), 5, "said")
+    for a in m.agents.values():
+        eventually(lambda: alarm in a.text() and alarm in a.ctl("status").stdout, 5, "an alarm in log and status")
     check(talks(m) and {x.split("/")[2] for x in identities(m, 1)} == {"mesh.example"}, "as before", identities(m, 1))
+    m.write("mesh.yaml", config_map("mesh.example"))
+    for a in m.agents.values():
+        eventually(lambda: "ALARM" not in a.ctl("status").stdout, 5, "taken back, nobody has to act")
+    m.write("mesh.yaml", config_map("new.example"))
+    eventually(lambda: all(alarm in a.ctl("status").stdout for a in m.agents.values()), 5, "asked for again")
 
 
 def test_the_next_start_without_the_folder(m):

@@ -417,6 +417,39 @@ static void the_operators_roots_are_followed(void **state)
 	zoo_free(&leaf);
 }
 
+/* First what is gone, then what is new; the trust domain itself stays. */
+static void the_names_of_the_trust_domain(void **state)
+{
+	char *both[] = {"old.name", "older.name"}, *other[] = {"older.name", "new.name"};
+	struct followed f;
+
+	(void)state;
+	follow(&f);
+	assert_int_equal(trust_keeper_set_aliases(f.k, both, 2, false), 0);
+	assert_int_equal(f.changes, 0);
+	assert_false(trust_has_domain(trust_keeper_trust(f.k), "old.name", 8));
+	assert_int_equal(trust_keeper_set_aliases(f.k, both, 2, true), 0);
+	assert_int_equal(f.changes, 1);
+	assert_true(trust_has_domain(trust_keeper_trust(f.k), "old.name", 8));
+	assert_int_equal(trust_keeper_set_aliases(f.k, other, 2, false), 0);
+	assert_int_equal(f.changes, 2);
+	assert_false(trust_has_domain(trust_keeper_trust(f.k), "old.name", 8));
+	assert_true(trust_has_domain(trust_keeper_trust(f.k), "older.name", 10));
+	assert_false(trust_has_domain(trust_keeper_trust(f.k), "new.name", 8));
+	assert_int_equal(trust_keeper_set_aliases(f.k, other, 2, true), 0);
+	assert_int_equal(trust_keeper_set_aliases(f.k, other, 2, true), 0);
+	assert_int_equal(f.changes, 3);
+	assert_true(trust_has_domain(trust_keeper_trust(f.k), "new.name", 8));
+	/* Nor does another reason to look anew forget them. */
+	put(&f, "no list");
+	trust_keeper_look(f.k);
+	assert_true(trust_has_domain(trust_keeper_trust(f.k), "new.name", 8));
+	assert_true(trust_has_domain(trust_keeper_trust(f.k), "cluster.local", 13));
+	trust_keeper_free(f.k);
+	loop_free(f.loop);
+	ca_free(f.ca);
+}
+
 struct stopper {
 	struct timer timer;
 	struct followed *f;
@@ -463,6 +496,7 @@ int main(void)
 		cmocka_unit_test(revoked_peers_are_told_apart),
 		cmocka_unit_test(the_file_is_followed),
 		cmocka_unit_test(the_operators_roots_are_followed),
+		cmocka_unit_test(the_names_of_the_trust_domain),
 		cmocka_unit_test(the_file_is_watched),
 	};
 

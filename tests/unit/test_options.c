@@ -3,6 +3,7 @@
 #include "agent/option_values.h"
 #include "agent/options.h"
 #include "engine/base/cleanup.h"
+#include "engine/base/limits.h"
 
 #include <cjson/cJSON.h>
 #include <fcntl.h>
@@ -458,6 +459,7 @@ static void names_go_into_identities_and_logs(void **state)
 static void options_of_policy(void **state)
 {
 	static const char *const bad_lists[] = {",", "a,", ",a", "a,,b", "A", "a b", "a,*.b", "a/b"};
+	char many[2 * LIMIT_TRUST_DOMAINS + 1] = "";
 	struct options o;
 
 	(void)state;
@@ -480,6 +482,11 @@ static void options_of_policy(void **state)
 	assert_true(o.root_namespace_given);
 	for (size_t i = 0; i < ARRAY_SIZE(bad_lists); i++)
 		check_value("trust-domain-aliases", bad_lists[i], false);
+	for (size_t i = 1; i < LIMIT_TRUST_DOMAINS; i++)
+		strcat(many, "a,");
+	strcat(many, "a");
+	check_value("trust-domain-aliases", many, false);
+	check_value("trust-domain-aliases", many + 2, true);
 	check_value("trust-domain-aliases", "", true);
 	check_value("root-namespace", "", false);
 	check_value("root-namespace", "A", false);

@@ -2,6 +2,7 @@
 /* PeerAuthentication and the mesh's ConfigMap as documents: what is accepted and what it becomes, what is refused. */
 #include "agent/engine/source/mesh_config.h"
 #include "documents.h"
+#include "engine/base/limits.h"
 
 /* --- PeerAuthentication --- */
 
@@ -131,6 +132,7 @@ static void the_meshs_settings(void **state)
 
 static void the_meshs_settings_refused(void **state)
 {
+	static char many[40 + 2 * LIMIT_TRUST_DOMAINS] = "data: {mesh: 'trustDomainAliases: [";
 	static const struct {
 		const char *data, *why;
 	} table[] = {
@@ -144,9 +146,13 @@ static void the_meshs_settings_refused(void **state)
 		{"data: {mesh: 'trustDomainAliases: a'}", "trustDomainAliases: must be a list"},
 		{"data: {mesh: 'trustDomainAliases: [a/b]'}", "not a trust domain: a/b"},
 		{"data: {mesh: 'rootNamespace: a/b'}", "rootNamespace: not the name of a namespace"},
+		{many, "trustDomainAliases: more than 63"},
 	};
 
 	(void)state;
+	for (size_t i = 1; i < LIMIT_TRUST_DOMAINS; i++)
+		strcat(many, "a,");
+	strcat(many, "a]'}");
 	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
 		struct check c = {0};
 		cJSON *tree = config_map(table[i].data);

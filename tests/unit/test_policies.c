@@ -77,7 +77,8 @@ static int set_up(void **state)
 					     .cluster_id = "Kubernetes",
 					     .network = "",
 					     .cluster_domain = "cluster.local",
-					     .trust_domain = "example.org"}};
+					     .trust_domain = "example.org",
+					     .policies = {.mesh = {.trust_domain_given = true}}}};
 	model = model_new();
 	return 0;
 }
@@ -383,7 +384,7 @@ static bool allowed(const char *domain)
 
 static void the_config_map_counts(void **state)
 {
-	char *domain = NULL, *aliases = NULL;
+	char *domain = NULL;
 
 	(void)state;
 	load(PODS POLICY("p", "shop", ALLOW_OLD));
@@ -397,11 +398,9 @@ static void the_config_map_counts(void **state)
 			   "data:\n  mesh: |\n    trustDomain: t.org\n    trustDomainAliases: [old.org]\n    "
 			   "rootNamespace: bank\n");
 	assert_true(allowed("example.org") && allowed("old.org") && !allowed("t.org"));
-	assert_int_equal(policies_domains(NULL, &store, &domain, &aliases), 0);
+	assert_int_equal(mesh_settings_domain(&(struct mesh_options){0}, &store, &domain), 0);
 	assert_string_equal(domain, "t.org");
-	assert_string_equal(aliases, "old.org");
 	free(domain);
-	free(aliases);
 	/* A map that is not in order leaves the last one in force. */
 	load(PODS POLICY("p", "shop", ALLOW_OLD) MESH("trustDomainAliases: old.org"));
 	assert_true(allowed("old.org"));
@@ -412,8 +411,8 @@ static void the_config_map_counts(void **state)
 static void options_win_over_the_config_map(void **state)
 {
 	(void)state;
-	assembly.cfg.policies.trust_domain_aliases = "a.org,b.org";
-	assembly.cfg.policies.root_namespace = "istio-system";
+	assembly.cfg.policies.mesh.trust_domain_aliases = "a.org,b.org";
+	assembly.cfg.policies.mesh.root_namespace = "istio-system";
 	load(PODS POLICY("p", "shop", ALLOW_OLD) MESH("{trustDomainAliases: [old.org], rootNamespace: bank}"));
 	assert_true(allowed("example.org") && allowed("a.org") && allowed("b.org") && !allowed("old.org"));
 	load(PODS POLICY("p", "bank", DENY_ALL) MESH("{trustDomainAliases: [old.org], rootNamespace: bank}"));

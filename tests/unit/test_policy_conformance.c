@@ -353,9 +353,9 @@ static void configure(const cJSON *mesh, struct assemble_config *ret)
 		.network = "",
 		.cluster_domain = "cluster.local",
 		.trust_domain = decode_string(mesh, "trust_domain", "cluster.local"),
-		.policies = {.trust_domain_aliases = text(mesh, "aliases"),
-			     .root_namespace = text(mesh, "root_namespace"),
-			     .trust_domain_given = text(mesh, "trust_domain") != NULL,
+		.policies = {.mesh = {.trust_domain_aliases = text(mesh, "aliases"),
+				      .root_namespace = text(mesh, "root_namespace"),
+				      .trust_domain_given = text(mesh, "trust_domain") != NULL},
 			     .bad_mesh_policy_deny = same(text(mesh, "bad_mesh_policy"), "deny"),
 			     .l7_deny = same(text(mesh, "l7_deny"), "ignore") ? L7_DENY_IGNORED : L7_DENY_MATCHES},
 	};

@@ -65,6 +65,25 @@ static void print_source(const cJSON *source)
 		printf("  and %.0f more: warrenctl config list\n", more);
 }
 
+static void print_setting(const char *before, const cJSON *s)
+{
+	printf("%s %s (%s", before, *text_of(s, "value") ? text_of(s, "value") : "none", text_of(s, "from"));
+	if (*text_of(s, "overridden"))
+		printf(" wins over ConfigMap istio: %s", text_of(s, "overridden"));
+	printf(")");
+}
+
+/* Nothing before the first read. */
+static void print_mesh(const cJSON *mesh)
+{
+	if (!member(mesh, "trust_domain"))
+		return;
+	print_setting("mesh: trust domain", member(mesh, "trust_domain"));
+	print_setting(", aliases", member(mesh, "trust_domain_aliases"));
+	print_setting(", root namespace", member(mesh, "root_namespace"));
+	printf("\n");
+}
+
 void status_print(const cJSON *s)
 {
 	const cJSON *i;
@@ -78,6 +97,7 @@ void status_print(const cJSON *s)
 	print_numbers(member(s, "pods"), "");
 	printf("\nconnections: %.0f open\ntunnels: %.0f open\nca: %s; who can read %s can issue every identity\n",
 	       number_of(s, "connections"), number_of(s, "tunnels"), text_of(s, "ca"), text_of(s, "ca_folder"));
+	print_mesh(member(s, "mesh"));
 	print_source(member(s, "source"));
 	cJSON_ArrayForEach(i, member(s, "counters")) {
 		if (cJSON_IsNumber(i) && i->string)

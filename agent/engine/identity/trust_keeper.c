@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Follows the CA's folder and the revocation lists. Events of inotify come in, and a look each second for file systems
- * that send none; a new struct trust leaves when something has changed. Called by agent/identities.c and the admin
- * commands.
+ * Follows the CA's folder and the revocation lists. Events of inotify come in, a look each second for file systems that
+ * send none, and the names of the trust domain; a new struct trust leaves when something has changed. Called by
+ * agent/identities.c and the admin commands.
  */
 #include "engine/identity/trust_keeper.h"
 #include "ca_private.h"
@@ -51,6 +51,9 @@ enum { LIST_OPERATOR, LIST_CA, LISTS };
 struct trust_keeper {
 	struct trust_keeper_config cfg;
 	struct trust *trust;
+	char **domains; /* our trust domain, then its aliases */
+	size_t n_domains;
+	bool owed; /* what changed is not believed yet: memory ran out */
 	struct list_file lists[LISTS];
 	struct print ca_prints[ARRAY_SIZE(ca_files)];
 	char *crl_dir;
@@ -206,14 +209,76 @@ static bool look_at_ca(struct trust_keeper *k)
 	return true;
 }
 
+/* --- trust domains --- */
+
+static void free_domains(char **list, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		free(list[i]);
+	free(list);
+}
+
+static int set_domains(struct trust_keeper *k, char *const *domains, size_t n)
+{
+	char **list = calloc(n + 1, sizeof(*list));
+	size_t have = 0;
+
+	while (list && have < n && (list[have] = strdup(domains[have])))
+		have++;
+	if (!list || have < n) {
+		free_domains(list, have);
+		return -ENOMEM;
+	}
+	free_domains(k->domains, k->n_domains);
+	k->domains = list;
+	k->n_domains = n;
+	return 0;
+}
+
+static bool believes(const struct trust_keeper *k, const char *domain)
+{
+	for (size_t i = 0; i < k->n_domains; i++)
+		if (!strcmp(k->domains[i], domain))
+			return true;
+	return false;
+}
+
+int trust_keeper_set_aliases(struct trust_keeper *k, char *const *aliases, size_t n, bool widen)
+{
+	_cleanup_free_ char **list = calloc(n + 1, sizeof(*list));
+	bool news = false;
+	size_t count = 1;
+	int r;
+
+	if (!list)
+		return -ENOMEM;
+	list[0] = k->domains[0];
+	for (size_t i = 0; i < n; i++) {
+		bool known = believes(k, aliases[i]);
+
+		if (known || widen)
+			list[count++] = aliases[i];
+		news = news || (widen && !known);
+	}
+	/* Every open tunnel is judged again: not for nothing. */
+	if (!news && count == k->n_domains)
+		return 0;
+	r = set_domains(k, list, count);
+	if (r < 0)
+		return r;
+	k->owed = true;
+	trust_keeper_look(k);
+	return 0;
+}
+
 /* --- putting it together --- */
 
 static int make_trust(struct trust_keeper *k)
 {
 	struct crl *crls[LISTS] = {k->lists[LIST_OPERATOR].crl, k->lists[LIST_CA].crl};
 	struct trust_config tc = {.roots_pem = ca_roots(k->cfg.ca),
-				  .domains = k->cfg.domains,
-				  .n_domains = k->cfg.n_domains,
+				  .domains = (const char *const *)k->domains,
+				  .n_domains = k->n_domains,
 				  .crls = crls,
 				  .n_crls = LISTS};
 	struct trust *fresh;
@@ -257,8 +322,10 @@ void trust_keeper_look(struct trust_keeper *k)
 
 	watch_folders(k);
 	loop_timer_set(k->cfg.loop, &k->look, LOOK_MS);
-	if (!look(k) || make_trust(k) < 0)
+	k->owed = look(k) || k->owed;
+	if (!k->owed || make_trust(k) < 0)
 		return;
+	k->owed = false;
 	new_signer = strcmp(k->signer, ca_signer(k->cfg.ca)) != 0;
 	snprintf(k->signer, sizeof(k->signer), "%s", ca_signer(k->cfg.ca));
 	k->cfg.changed(k->cfg.arg, k->trust, new_signer);
@@ -322,7 +389,8 @@ int trust_keeper_new(const struct trust_keeper_config *cfg, struct trust_keeper 
 	k->watch.fn = folder_event;
 	k->settle.fn = settled;
 	k->look.fn = look_due;
-	r = prepare(k);
+	r = set_domains(k, (char *const *)(uintptr_t)cfg->domains, cfg->n_domains);
+	r = r < 0 ? r : prepare(k);
 	if (r == 0) {
 		watch_folders(k);
 		(void)look(k);
@@ -354,6 +422,7 @@ struct trust_keeper *trust_keeper_free(struct trust_keeper *k)
 		crl_unref(k->lists[i].crl);
 	}
 	trust_unref(k->trust);
+	free_domains(k->domains, k->n_domains);
 	free(k->crl_dir);
 	free(k->ca_alarm);
 	free(k);

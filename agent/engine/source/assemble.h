@@ -27,6 +27,7 @@ int assemble(struct assembly *a, const struct store *s, struct model_delta **ret
 int assemble_set_addresses(struct assembly *a, const char *uid, const struct ip_addr *addrs, size_t n);
 /* Every policy with what becomes of it here (source_policy_dump). */
 cJSON *assemble_policy_dump(const struct assembly *a, const struct store *s);
-/* Adds a line for each policy that never was valid, and each file that may hold one and cannot be read. */
+/* Adds a line for what the mesh's settings ask for and a restart must give, for each policy that never was valid, and
+ * each file that may hold one and cannot be read. */
 void assemble_policy_alarms(const struct assembly *a, const struct store *s, cJSON *alarms);
 void assemble_done(struct assembly *a);

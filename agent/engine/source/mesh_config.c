@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Istio's ConfigMap `istio`: the text under data.mesh is a YAML document of its own. A tree comes in; trust domain,
- * its aliases and the root namespace leave. Called by decode.c (is it in order?) and policies.c.
+ * its aliases and the root namespace leave. Called by decode.c (is it in order?) and mesh_settings.c.
  */
 #include "mesh_config.h"
 #include "engine/base/array.h"
 #include "engine/base/cleanup.h"
+#include "engine/base/limits.h"
 #include "yaml.h"
 
 #include <string.h>
@@ -73,6 +74,8 @@ static bool check_settings(struct check *c, const cJSON *at, const cJSON *mesh)
 		return false;
 	if (aliases && !cJSON_IsArray(aliases))
 		return check_refuse(c, at, "data.mesh: trustDomainAliases: must be a list");
+	if (cJSON_GetArraySize(aliases) >= LIMIT_TRUST_DOMAINS)
+		return check_refuse(c, aliases, "data.mesh: trustDomainAliases: more than %d", LIMIT_TRUST_DOMAINS - 1);
 	cJSON_ArrayForEach(i, aliases) {
 		if (!check_domain(c, at, i, "trustDomainAliases[]"))
 			return false;
@@ -148,6 +151,21 @@ int mesh_config_split(const char *list, struct mesh_config *m)
 		list += n + (list[n] == ',');
 	}
 	return r;
+}
+
+char *mesh_config_join(const struct mesh_config *m, int *ret_error)
+{
+	size_t size = 1;
+	char *text, *at;
+
+	for (size_t i = 0; i < m->n_aliases; i++)
+		size += strlen(m->aliases[i]) + 1;
+	text = m->n_aliases ? malloc(size) : NULL;
+	*ret_error = m->n_aliases && !text ? -ENOMEM : 0;
+	at = text;
+	for (size_t i = 0; text && i < m->n_aliases; i++)
+		at = stpcpy(stpcpy(at, i ? "," : ""), m->aliases[i]);
+	return text;
 }
 
 void mesh_config_done(struct mesh_config *m)

@@ -18,4 +18,6 @@ bool mesh_config_check(struct check *c, const cJSON *tree);
 int mesh_config_read(const cJSON *tree, struct mesh_config *ret);
 /* From a list of names with commas between them. 0 or -ENOMEM. */
 int mesh_config_split(const char *list, struct mesh_config *m);
+/* The aliases as such a list, malloc'd; NULL: none, or (with *ret_error -ENOMEM) no memory. */
+char *mesh_config_join(const struct mesh_config *m, int *ret_error);
 void mesh_config_done(struct mesh_config *m);

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * All policies in force. The store's resources come in; for each workload of this node a compiled set leaves, which is
- * the same object as long as its policies are the same documents. Called by assemble.c, policy_dump.c and, before the
- * agent has its trust domain, by source.c.
+ * the same object as long as its policies are the same documents. Called by assemble.c and policy_dump.c.
  */
 #include "policies.h"
 #include "engine/base/cleanup.h"
@@ -10,115 +9,12 @@
 
 #include <string.h>
 
-#define ROOT_NAMESPACE "istio-system"
-
 struct shared_set {
 	void **list; /* its key: the policies, NULL, the peer authentications */
 	size_t n;
 	struct policy_set *set; /* keeps all of them alive, so that no pointer comes back as something else */
 	bool used;		/* in this round */
 };
-
-/* --- the mesh's own settings --- */
-
-static const struct resource *mesh_resource(const char *root_namespace, const struct store *s, int *ret_error)
-{
-	_cleanup_free_ char *key =
-		resource_key("ConfigMap", root_namespace ? root_namespace : ROOT_NAMESPACE, MESH_CONFIG_NAME);
-	const struct resource *r = key ? table_get_str(&s->resources, key) : NULL;
-
-	*ret_error = key ? 0 : -ENOMEM;
-	return r && r->tree && r->kind == KIND_MESH_CONFIG ? r : NULL;
-}
-
-/* Names with commas between them; NULL: none, or (with *ret_error) no memory. */
-static char *join(char *const *names, size_t n, int *ret_error)
-{
-	size_t size = 1;
-	char *text, *at;
-
-	for (size_t i = 0; i < n; i++)
-		size += strlen(names[i]) + 1;
-	text = n ? malloc(size) : NULL;
-	*ret_error = n && !text ? -ENOMEM : 0;
-	at = text;
-	for (size_t i = 0; text && i < n; i++)
-		at = stpcpy(stpcpy(at, i ? "," : ""), names[i]);
-	return text;
-}
-
-int policies_domains(const char *root_namespace, const struct store *s, char **ret_domain, char **ret_aliases)
-{
-	struct mesh_config m = {0};
-	int r = 0;
-	const struct resource *map = mesh_resource(root_namespace, s, &r);
-	char *aliases = NULL;
-
-	r = map ? mesh_config_read(map->tree, &m) : r;
-	if (r == 0)
-		aliases = join(m.aliases, m.n_aliases, &r);
-	if (r == 0) {
-		*ret_domain = take_ptr(m.trust_domain);
-		*ret_aliases = aliases;
-	}
-	mesh_config_done(&m);
-	return r;
-}
-
-static void warn_domain(const struct policies_config *cfg, const char *trust_domain, const struct mesh_config *map)
-{
-	if (map->trust_domain && strcmp(map->trust_domain, trust_domain))
-		log_warn("source", "ConfigMap %s: trustDomain %s is not in use: %s %s", MESH_CONFIG_NAME,
-			 map->trust_domain,
-			 cfg->trust_domain_given ? "--trust-domain says" : "until the agent is restarted it is",
-			 trust_domain);
-}
-
-/* What an option says replaces the map's word. */
-static int override_settings(const struct policies_config *cfg, struct mesh_config *m)
-{
-	const char *root = cfg->root_namespace ? cfg->root_namespace : m->root_namespace ? NULL : ROOT_NAMESPACE;
-	struct mesh_config given = {0};
-	int r = 0;
-
-	if (root) {
-		free(m->root_namespace);
-		m->root_namespace = strdup(root);
-	}
-	if (cfg->trust_domain_aliases) {
-		r = mesh_config_split(cfg->trust_domain_aliases, &given);
-		for (size_t i = 0; i < m->n_aliases; i++)
-			free(m->aliases[i]);
-		free(m->aliases);
-		m->aliases = given.aliases;
-		m->n_aliases = given.n_aliases;
-	}
-	return m->root_namespace ? r : -ENOMEM;
-}
-
-static int update_mesh(struct policies *p, const char *trust_domain, const struct store *s)
-{
-	struct mesh_config fresh = {0};
-	int r = 0;
-	const struct resource *map = mesh_resource(p->cfg->root_namespace, s, &r);
-	uint64_t version = map ? map->version : 0;
-
-	if (r < 0 || (p->mesh_version && p->map_version == version))
-		return r;
-	r = map ? mesh_config_read(map->tree, &fresh) : 0;
-	r = r < 0 ? r : override_settings(p->cfg, &fresh);
-	if (r < 0) {
-		mesh_config_done(&fresh);
-		return r;
-	}
-	warn_domain(p->cfg, trust_domain, &fresh);
-	mesh_config_done(&p->mesh);
-	p->mesh = fresh;
-	p->names = (struct mesh_names){trust_domain, fresh.aliases, fresh.n_aliases, fresh.root_namespace};
-	p->map_version = version;
-	p->mesh_version++;
-	return 0;
-}
 
 /* --- entries --- */
 
@@ -171,14 +67,14 @@ static int decode(const struct policies *p, const struct resource *r, struct pol
 	int v = -EINVAL;
 
 	if (r->tree)
-		v = policy ? policy_decode(&c, r->tree, &p->names, &e->policy)
-			   : peer_auth_decode(&c, r->tree, &p->names, &e->peer_auth);
+		v = policy ? policy_decode(&c, r->tree, &p->mesh.names, &e->policy)
+			   : peer_auth_decode(&c, r->tree, &p->mesh.names, &e->peer_auth);
 	if (v != -EINVAL)
 		return v;
 	if (policy)
-		e->policy = policy_decode_closed(r->tree ? r->tree : r->invalid, &p->names);
+		e->policy = policy_decode_closed(r->tree ? r->tree : r->invalid, &p->mesh.names);
 	else
-		e->peer_auth = peer_auth_decode_closed(r->tree ? r->tree : r->invalid, &p->names);
+		e->peer_auth = peer_auth_decode_closed(r->tree ? r->tree : r->invalid, &p->mesh.names);
 	if (!e->policy && !e->peer_auth)
 		return -ENOMEM;
 	say_closed(p, e);
@@ -193,14 +89,14 @@ static int refresh(struct policies *p, const struct resource *r)
 	if (!e)
 		return -ENOMEM;
 	e->seen = true;
-	if ((e->policy || e->peer_auth) && e->version == r->version && e->mesh_version == p->mesh_version)
+	if ((e->policy || e->peer_auth) && e->version == r->version && e->mesh_version == p->mesh.version)
 		return 0;
 	e->policy = policy_unref(e->policy);
 	e->peer_auth = peer_auth_unref(e->peer_auth);
 	v = decode(p, r, e);
 	if (v == 0) {
 		e->version = r->version;
-		e->mesh_version = p->mesh_version;
+		e->mesh_version = p->mesh.version;
 	}
 	return v;
 }
@@ -210,8 +106,8 @@ bool policies_decides(const struct policies *p, const struct policy_entry *e)
 {
 	if (e->policy)
 		return !e->policy->target_ref && (e->policy->closed || e->policy->action != POLICY_AUDIT);
-	return e->peer_auth &&
-	       (e->peer_auth->scope != SCOPE_WORKLOAD || strcmp(e->peer_auth->namespace_, p->names.root_namespace));
+	return e->peer_auth && (e->peer_auth->scope != SCOPE_WORKLOAD ||
+				strcmp(e->peer_auth->namespace_, p->mesh.names.root_namespace));
 }
 
 static int by_name(const char *namespace_a, const char *name_a, const char *namespace_b, const char *name_b)
@@ -289,7 +185,7 @@ int policies_update(struct policies *p, const struct policies_config *cfg, const
 	while ((e = table_next(&p->entries, &it)))
 		e->seen = false;
 	it = (struct table_iter){0};
-	v = update_mesh(p, trust_domain, s);
+	v = mesh_settings_update(&p->mesh, &cfg->mesh, trust_domain, s);
 	while (v == 0 && (r = table_next(&s->resources, &it)))
 		if (is_policy_kind(r->kind) && (r->tree || r->invalid))
 			v = refresh(p, r);
@@ -462,7 +358,7 @@ void policies_done(struct policies *p)
 	}
 	table_done(&p->entries);
 	table_done(&p->sets);
-	mesh_config_done(&p->mesh);
+	mesh_settings_done(&p->mesh);
 	free(p->list);
 	free(p->auths);
 	*p = (struct policies){0};

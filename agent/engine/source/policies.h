@@ -1,15 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* All policies in force, and which of them are a workload's. Private to source/. */
 #pragma once
-#include "mesh_config.h"
-#include "policy_decode.h"
-#include "store.h"
+#include "mesh_settings.h"
 
-/* Options; they win over the mesh's own ConfigMap. */
 struct policies_config {
-	const char *trust_domain_aliases; /* with commas between them; NULL: not given */
-	const char *root_namespace;	  /* NULL: not given */
-	bool trust_domain_given;
+	struct mesh_options mesh;
 	bool bad_mesh_policy_deny;
 	enum l7_deny l7_deny;
 };
@@ -31,10 +26,7 @@ struct policies {
 	struct policy **list; /* those that decide something, by namespace and name; borrowed, of this round */
 	struct peer_auth **auths;
 	size_t n_list, n_auths;
-	struct mesh_config mesh; /* in force: options and ConfigMap in one */
-	struct mesh_names names; /* the same, as the decoders want it */
-	uint64_t map_version;	 /* of the ConfigMap */
-	uint64_t mesh_version;
+	struct mesh_settings mesh;
 };
 
 /* A round: the store's policies first, then the set of each workload, then the end. 0 or -ENOMEM. */
@@ -44,10 +36,6 @@ int policies_update(struct policies *p, const struct policies_config *cfg, const
 int policies_set_of(struct policies *p, const char *namespace_, const cJSON *labels, struct policy_set **ret);
 void policies_end(struct policies *p, bool commit);
 void policies_done(struct policies *p);
-
-/* The trust domain and the aliases (with commas between them) that the mesh's ConfigMap names, malloc'd; NULL: none. 0
- * or -ENOMEM. */
-int policies_domains(const char *root_namespace, const struct store *s, char **ret_domain, char **ret_aliases);
 
 /* Borrowed; NULL: no such policy. */
 const struct policy_entry *policies_find(const struct policies *p, const char *key);

@@ -270,6 +270,8 @@ void assemble_policy_alarms(const struct assembly *a, const struct store *s, cJS
 	const char *last = "";
 	const cJSON *i;
 
+	if (a->policies.mesh.alarm)
+		add_alarm(alarms, "%s", a->policies.mesh.alarm);
 	alarm_invalid(a, alarms);
 	/* The first mistake of each file will do. */
 	cJSON_ArrayForEach(i, s->problems) {

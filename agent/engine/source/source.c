@@ -40,6 +40,7 @@ struct source {
 	dev_t dev;
 	ino_t ino;
 	bool read_once, published;
+	uint64_t told;	      /* version of the mesh's settings */
 	unsigned first_reads; /* at the start there is nothing that could stay in force: it begins with a quiet read */
 	bool retired;
 	bool owed; /* memory ran out: what was read is still to be published */
@@ -211,6 +212,29 @@ static int read_folder(struct source *s)
 	return manifests < 0 ? -1 : 0;
 }
 
+static bool is_empty(const struct model_delta *d)
+{
+	return !d->n_workloads && !d->n_services && !d->n_removed_workloads && !d->n_removed_services;
+}
+
+/* What is gone of the names is not believed any more before policies forget it, what is new only once they know it: at
+ * no time is somebody let in whom no rule means. The first time nobody is served yet. */
+static void tell(struct source *s, const struct model_delta *d)
+{
+	const struct mesh_settings *m = &s->assembly.policies.mesh;
+	bool renamed = s->cfg.aliases && s->told != m->version;
+
+	if (renamed)
+		s->cfg.aliases(s->cfg.arg, m->names.aliases, m->names.n_aliases, !s->published);
+	/* From inside `changed` the next delta may be published (source_set_pod_addresses). */
+	s->told = m->version;
+	if (!s->published || !is_empty(d))
+		s->cfg.changed(s->cfg.arg, d);
+	if (renamed)
+		s->cfg.aliases(s->cfg.arg, m->names.aliases, m->names.n_aliases, true);
+	s->published = true;
+}
+
 static void publish(struct source *s)
 {
 	struct model_delta *d;
@@ -221,9 +245,7 @@ static void publish(struct source *s)
 		loop_timer_set(s->loop, &s->settle, LOOK_MS);
 		return;
 	}
-	if (!s->published || d->n_workloads || d->n_services || d->n_removed_workloads || d->n_removed_services)
-		s->cfg.changed(s->cfg.arg, d);
-	s->published = true;
+	tell(s, d);
 	model_delta_free(d);
 }
 
@@ -346,8 +368,16 @@ static int set_paths(struct source *s)
 	return s->path && (s->state_path || !s->cfg.state_dir) ? 0 : -ENOMEM;
 }
 
-int source_read_domains(const struct source_config *cfg, char **ret_domain, char **ret_aliases)
+static struct mesh_options mesh_options(const struct source_config *cfg)
 {
+	return (struct mesh_options){.trust_domain_aliases = cfg->trust_domain_aliases,
+				     .root_namespace = cfg->root_namespace,
+				     .trust_domain_given = cfg->trust_domain_given};
+}
+
+int source_read_trust_domain(const struct source_config *cfg, char **ret)
+{
+	struct mesh_options o = mesh_options(cfg);
 	struct source s = {.cfg = *cfg, .store.quiet = true, .watch.fd = -1};
 	int r = is_dir(cfg) ? set_paths(&s) : 0;
 
@@ -355,7 +385,7 @@ int source_read_domains(const struct source_config *cfg, char **ret_domain, char
 		load_state(&s);
 	if (s.path)
 		(void)read_folder(&s);
-	r = r < 0 ? r : policies_domains(cfg->root_namespace, &s.store, ret_domain, ret_aliases);
+	r = r < 0 ? r : mesh_settings_domain(&o, &s.store, ret);
 	store_done(&s.store);
 	free(s.path);
 	free(s.state_path);
@@ -389,9 +419,7 @@ int source_open(const struct source_config *cfg, struct loop *loop, struct sourc
 						   .network = cfg->network,
 						   .cluster_domain = cfg->cluster_domain,
 						   .trust_domain = cfg->trust_domain,
-						   .policies = {.trust_domain_aliases = cfg->trust_domain_aliases,
-								.root_namespace = cfg->root_namespace,
-								.trust_domain_given = cfg->trust_domain_given,
+						   .policies = {.mesh = mesh_options(cfg),
 								.bad_mesh_policy_deny = cfg->bad_mesh_policy_deny,
 								.l7_deny = cfg->l7_deny}};
 	fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
@@ -460,6 +488,11 @@ struct cJSON *source_dump(struct source *s)
 struct cJSON *source_policy_dump(const struct source *s)
 {
 	return assemble_policy_dump(&s->assembly, &s->store);
+}
+
+struct cJSON *source_mesh_dump(const struct source *s)
+{
+	return mesh_settings_dump(&s->assembly.policies.mesh, &s->assembly.cfg.policies.mesh);
 }
 
 void source_alarms(const struct source *s, struct cJSON *alarms)

@@ -42,6 +42,8 @@
  * tls_chain_limit). */
 #define LIMIT_CHAIN_CERTS 10
 #define LIMIT_CHAIN_BYTES (64 * 1024)
+/* Trust domains that the roots may vouch for: our own and its aliases (else the ConfigMap or the option is refused). */
+#define LIMIT_TRUST_DOMAINS 64
 /* A tunnel whose certificate is about to expire still lives this long before the next one is dialled. */
 #define LIMIT_TUNNEL_LIFE_MIN_MS 1000
 

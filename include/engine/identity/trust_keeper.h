@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Keeps what this node believes up to date: watches the CA's folder and the revocation lists, reads them again when
- * they change, and hands out a new struct trust. What is broken leaves the last good one in force, with an alarm.
- * Control thread.
+ * they change, is told the names of the trust domain, and hands out a new struct trust. What is broken leaves the last
+ * good one in force, with an alarm. Control thread.
  */
 #pragma once
 #include "engine/identity/ca.h"
@@ -15,7 +15,7 @@ struct cJSON;
 struct trust_keeper_config {
 	struct ca *ca;
 	const char *crl_path;	    /* of an operator's list; NULL or "": none */
-	const char *const *domains; /* our trust domain, then its aliases; borrowed */
+	const char *const *domains; /* our trust domain, then its aliases */
 	size_t n_domains;
 	struct loop *loop;
 	/* Something may have changed; `new_signer`: another certificate signs our leaves now. */
@@ -28,6 +28,9 @@ int trust_keeper_new(const struct trust_keeper_config *cfg, struct trust_keeper 
 struct trust_keeper *trust_keeper_free(struct trust_keeper *k);
 /* Borrowed. */
 struct trust *trust_keeper_trust(struct trust_keeper *k);
+/* What the roots may vouch for beside our trust domain from now on. Without `widen` only those count that did before:
+ * what is gone can be taken back first. 0, or -ENOMEM: nothing has changed. */
+int trust_keeper_set_aliases(struct trust_keeper *k, char *const *aliases, size_t n, bool widen);
 /* Looks now instead of at the next event. */
 void trust_keeper_look(struct trust_keeper *k);
 /* Appends to an array of strings. */

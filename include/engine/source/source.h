@@ -24,12 +24,16 @@ struct source_config {
 	const char *state_dir; /* last good resources are kept here across restarts */
 	/* Called on each change, and once after the first complete read even if it is empty. The delta is borrowed. */
 	void (*changed)(void *arg, const struct model_delta *d);
+	/* What other names of the trust domain certificates may carry from now on, borrowed: when the ConfigMap changes
+	 * them, before `changed` with what is gone (widen false: nothing new is to be believed yet) and after it with
+	 * all, so that policies know a name whenever it is believed. May be NULL. */
+	void (*aliases)(void *arg, char *const *aliases, size_t n, bool widen);
 	void *arg;
 };
 
-/* The trust domain and its aliases (with commas between them) that the mesh's ConfigMap names, malloc'd; NULL: it names
- * none. Before source_open(), because certificates and trust rest on them, too. 0 or -ENOMEM. */
-int source_read_domains(const struct source_config *cfg, char **ret_domain, char **ret_aliases);
+/* The trust domain that the mesh's ConfigMap names, malloc'd; NULL: it names none. Before source_open(), because
+ * certificates rest on it, too. 0 or -ENOMEM. */
+int source_read_trust_domain(const struct source_config *cfg, char **ret);
 /* 0, or -errno with *ret_error (malloc'd). The first `changed` call may come from inside. */
 int source_open(const struct source_config *cfg, struct loop *loop, struct source **ret, char **ret_error);
 struct source *source_free(struct source *s);
@@ -44,8 +48,12 @@ struct cJSON *source_dump(struct source *s);
 
 /* Addresses found in the namespace of a local pod whose status names none; may call `changed`. 0 or -ENOMEM. */
 int source_set_pod_addresses(struct source *s, const char *uid, const struct ip_addr *addrs, size_t n);
-/* Adds to a list of texts all that an operator must put right: why the source cannot be trusted to be current, policies
- * that never were valid, files that cannot be read. */
+/* Trust domain, its aliases and root namespace as they are in force: {"trust_domain","trust_domain_aliases" (with
+ * commas between them),"root_namespace"}, each {"value","from", overridden?: what the ConfigMap says in vain}. Empty
+ * before the first read. */
+struct cJSON *source_mesh_dump(const struct source *s);
+/* Adds to a list of texts all that an operator must put right: why the source cannot be trusted to be current, a trust
+ * domain that needs a restart, policies that never were valid, files that cannot be read. */
 void source_alarms(const struct source *s, struct cJSON *alarms);
 /* Every AuthorizationPolicy and PeerAuthentication, in the order of the manifests:
  * [{kind,namespace,name,file,line,
