@@ -77,14 +77,25 @@ static const struct ip_addr *address_of_family(const struct workload *w, bool v4
 	return NULL;
 }
 
+/* As people write a port: digits alone, and no zero before them. 0: it is none. */
+static uint16_t read_port(const char *text)
+{
+	size_t n = strspn(text, "0123456789");
+	unsigned long port = n && n <= 5 && !text[n] && *text != '0' ? strtoul(text, NULL, 10) : 0;
+
+	return port <= UINT16_MAX ? (uint16_t)port : 0;
+}
+
 static bool read_to(struct node *n, struct admin_call *c, struct question *q)
 {
 	const char *text = admin_text(c, "to", ""), *colon = strrchr(text, ':');
-	char *end = NULL;
-	unsigned long port = colon ? strtoul(colon + 1, &end, 10) : 0;
+	uint16_t port = colon ? read_port(colon + 1) : 0;
 
-	if (!colon || !port || port > 65535 || *end) {
-		admin_reply_error(c, EINVAL, "policy check: --to: %s: expected NAMESPACE/POD:PORT", text);
+	if (!port) {
+		admin_reply_error(c, EINVAL,
+				  "policy check: --to: %s: expected NAMESPACE/POD:PORT, the port a number from 1 to "
+				  "65535 in digits alone, such as shop/web:8080",
+				  text);
 		return false;
 	}
 	q->to = find_pod(n, text, (size_t)(colon - text));
@@ -98,7 +109,7 @@ static bool read_to(struct node *n, struct admin_call *c, struct question *q)
 				  text, q->to->node);
 		return false;
 	}
-	q->subject.destination = (struct ip_port){q->to->addrs[0], (uint16_t)port};
+	q->subject.destination = (struct ip_port){q->to->addrs[0], port};
 	return true;
 }
 
@@ -140,22 +151,42 @@ static void add_step(cJSON *steps, const char *step, const char *result)
 	cJSON_AddItemToArray(steps, o);
 }
 
-/* What comes before the policies. */
-static void add_provenance(cJSON *steps, const struct node *n, const struct question *q)
+/* Whether a certificate of this identity passes the handshake, for all that its trust domain says. */
+static bool is_believed(const struct node *n, const char *identity)
 {
-	char text[700];
+	struct spiffe_id id;
 
-	snprintf(text, sizeof(text), "%s", q->subject.identity ? q->subject.identity : "plaintext: nobody is proven");
-	add_step(steps, "identity", text);
-	if (q->subject.identity && q->from && q->from->addrs_disputed)
-		add_step(steps, "source binding", "several pods claim the address: not compared with it");
-	else if (q->subject.identity && q->from)
-		add_step(steps, "source binding", "the address is this pod's");
-	else if (q->subject.identity) {
-		snprintf(text, sizeof(text), "no address given; --source-binding=%s decides when it calls",
-			 n->o.source_binding);
-		add_step(steps, "source binding", text);
+	return !spiffe_parse(identity, strlen(identity), &id) &&
+	       trust_has_domain(trust_keeper_trust(n->keeper), id.trust_domain, id.trust_domain_len);
+}
+
+static void add_binding(cJSON *steps, const struct node *n, const struct question *q)
+{
+	char text[100];
+
+	snprintf(text, sizeof(text), "no address given; --source-binding=%s decides when it calls",
+		 n->o.source_binding);
+	add_step(steps, "source binding",
+		 !q->from		   ? text
+		 : q->from->addrs_disputed ? "several pods claim the address: not compared with it"
+					   : "the address is this pod's");
+}
+
+/* What comes before the policies. False: it gets no further. */
+static bool add_provenance(cJSON *steps, const struct node *n, const struct question *q)
+{
+	add_step(steps, "identity", q->subject.identity ? q->subject.identity : "plaintext: nobody is proven");
+	if (!q->subject.identity)
+		return true;
+	if (!is_believed(n, q->subject.identity)) {
+		add_step(steps, "handshake",
+			 "refused: the roots may not vouch for this trust domain, which is neither the mesh's own nor "
+			 "one of its aliases: see warrenctl status");
+		return false;
 	}
+	add_step(steps, "handshake", "the roots may vouch for its trust domain");
+	add_binding(steps, n, q);
+	return true;
 }
 
 /* The answer for a pod that nobody stands before. */
@@ -169,14 +200,38 @@ static cJSON *unjudged(const char *why)
 	return o;
 }
 
-/* The agent's own ports are refused whatever the policies say. */
-static cJSON *refused_port(void)
+/* The answer where no policy is asked. */
+static cJSON *refused(enum wr_reason reason, cJSON *steps)
 {
 	cJSON *o = cJSON_CreateObject();
 
 	cJSON_AddBoolToObject(o, "allow", false);
-	cJSON_AddStringToObject(o, "reason", reason_name(WR_REASON_ILLEGAL_PORT));
-	add_step(cJSON_AddArrayToObject(o, "steps"), "destination", "the port is the agent's own: refused");
+	cJSON_AddStringToObject(o, "reason", reason_name(reason));
+	cJSON_AddItemToObject(o, "steps", steps);
+	return o;
+}
+
+/* In the order of a connection. NULL: out of memory. */
+static cJSON *judge(const struct node *n, const struct question *q)
+{
+	cJSON *steps = cJSON_CreateArray(), *o, *policies;
+
+	if (!add_provenance(steps, n, q))
+		return refused(WR_REASON_TLS_TRUST_DOMAIN, steps);
+	/* Whatever the policies say. */
+	if (route_port_is_illegal(q->subject.destination.port)) {
+		add_step(steps, "destination", "the port is the agent's own: refused");
+		return refused(WR_REASON_ILLEGAL_PORT, steps);
+	}
+	o = policy_explain(q->to->policy, &q->subject);
+	policies = cJSON_DetachItemFromObjectCaseSensitive(o, "steps");
+	for (cJSON *s; (s = cJSON_DetachItemFromArray(policies, 0));)
+		cJSON_AddItemToArray(steps, s);
+	cJSON_Delete(policies);
+	if (o)
+		cJSON_AddItemToObject(o, "steps", steps);
+	else
+		cJSON_Delete(steps);
 	return o;
 }
 
@@ -184,28 +239,18 @@ static void policy_check(void *arg, struct admin_call *c)
 {
 	struct node *n = arg;
 	struct question q = {0};
-	cJSON *o, *steps, *i;
 	const char *why;
 	char text[600];
+	cJSON *o;
 
 	if (!read_to(n, c, &q) || !read_from(n, c, &q))
 		return;
 	why = pods_outside(n->pods, q.to, text, sizeof(text));
-	o = why							? unjudged(why)
-	    : route_port_is_illegal(q.subject.destination.port) ? refused_port()
-								: policy_explain(q.to->policy, &q.subject);
-	if (!o) {
+	o = why ? unjudged(why) : judge(n, &q);
+	if (o)
+		admin_reply(c, o);
+	else
 		admin_reply_error(c, ENOMEM, "out of memory");
-		return;
-	}
-	steps = cJSON_CreateArray();
-	add_provenance(steps, n, &q);
-	i = cJSON_DetachItemFromObjectCaseSensitive(o, "steps");
-	for (cJSON *s; (s = cJSON_DetachItemFromArray(i, 0));)
-		cJSON_AddItemToArray(steps, s);
-	cJSON_Delete(i);
-	cJSON_AddItemToObject(o, "steps", steps);
-	admin_reply(c, o);
 }
 
 /* --- trace, verdicts --- */

@@ -223,6 +223,14 @@ def test_check(m):
             check(code == 1 and "mtls_required" in text, "plaintext", who, text)
         code, text = ctl(m, "-j", "policy", "check", "--from=spiffe://cluster.local/ns/x/sa/y", "--to=demo/server:7")
         check(code == 0 and json.loads(text)["allow"] is True, "by identity, as JSON", text)
+        code, text = ctl(m, "policy", "check", "--from=spiffe://other.example/ns/demo/sa/client", "--to=demo/server:7")
+        check(code == 1 and text.startswith("DENIED  tls_trust_domain\n"), "not even the handshake", code, text)
+        check(re.search(r"^  identity +spiffe://other.example/ns/demo/sa/client\n  handshake +refused: .*trust domain.*\n$", text, re.M), "and nothing after it", text)
+        code, text = ctl(m, "policy", "check", "--from=spiffe://other.example/ns/demo/sa/client", "--plaintext", "--to=demo/server:8")
+        check(code == 1 and "handshake" not in text and "mtls_required" in text, "plaintext shakes no hands", text)
+        for port in ("+7", "-7", " 7", "7 ", "07", "0x7", "7.0", "7e0", "0", "", "65536", "65543", "4294967303", "18446744073709551623", "seven", "\u0667"):
+            code, text = ctl(m, "policy", "check", "--from=demo/client", "--to=demo/server:" + port)
+            check(code == 2 and "--to: demo/server:" in text and "a number from 1 to 65535 in digits alone" in text, "no port: %r" % port, code, text)
         for wrong in (["--from=demo/nobody", "--to=demo/server:7"], ["--from=demo/client", "--to=demo/server"], ["--from=demo/client", "--to=demo/client:7"],
                       ["--to=demo/server:7"], ["--from=ip:1.2.3", "--to=demo/server:7"]):
             code, text = ctl(m, "policy", "check", *wrong)

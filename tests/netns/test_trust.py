@@ -111,6 +111,8 @@ def test_an_alias_comes_and_goes_under_live_connections(m):
         through(*old)
         check(other.outcome(server.ip) == "reset", "nor let in again")
         older = eventually(lambda: caller(m, "older.example"), 3, "the new name is believed")
+        question = ("policy", "check", "--from=spiffe://older.example/ns/demo/sa/plain", "--to=demo/server:7")
+        check(agent.ctl(*question).stdout.startswith("allowed"), "also by policy check")
         before = agent.json("status")["counters"].get("tls_trust_domain", 0)
         m.write("mesh.yaml", config_map("mesh.example", ["older.example"]))
         cut(*old)
@@ -121,9 +123,11 @@ def test_an_alias_comes_and_goes_under_live_connections(m):
         cut(*older)
         echoes(a, c)
         check(other.outcome(server.ip) == "ok", "the policy means nobody again")
+        r = agent.ctl(*question, check_rc=False)
+        check(r.returncode == 1 and "tls_trust_domain" in r.stdout, "nor does policy check", r.stdout)
         check(agent.json("status")["counters"]["tls_trust_domain"] == before + 3, "counted: two streams and a handshake", agent.json("status")["counters"])
-        lines = [x for x in agent.access() if x.get("src.identity", "").startswith("spiffe://old")]
-        check(lines and all(x["error"].startswith("tls_trust_domain") for x in lines[-2:]), "and said", lines)
+        for name in ("old.example", "older.example"):
+            eventually(lambda: [x for x in agent.access() if name in x.get("src.identity", "") and x.get("error", "").startswith("tls_trust_domain: ")], 3, "and said")
         for s in (a, b, c):
             s.close()
     m.write("mesh.yaml", config_map("mesh.example"))
