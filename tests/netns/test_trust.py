@@ -102,7 +102,7 @@ def test_an_alias_comes_and_goes_under_live_connections(m):
     with Policies(m, authorization("former", "DENY", [{"from": [{"source": {"principals": ["older.example/ns/demo/sa/other"]}}]}])):
         a, b, c = (p.connect(server.ip, 7) for p in (client, other, plain))
         echoes(a, b, c)
-        old = caller(m, "old.example")
+        old = eventually(lambda: caller(m, "old.example"), 3, "an alias of ours")
         through(*old)
         check(caller(m, "older.example") is None, "no name of ours yet")
         m.write("mesh.yaml", config_map("mesh.example", ["old.example", "older.example"]))
