@@ -89,7 +89,7 @@ struct policy {
 	enum policy_action action;
 	bool dry_run;	 /* annotation istio.io/dry-run */
 	bool target_ref; /* bound to a waypoint by targetRefs: decides nothing here */
-	bool closed;	 /* its document never was valid: denies whatever it covers, has no rules */
+	bool closed;	 /* its document never was valid: denies new connections, has no rules */
 	struct policy_rule *rules;
 	size_t n_rules;
 };
@@ -157,6 +157,7 @@ struct policy_subject {
 	const char *identity; /* the peer's verified SPIFFE ID (spiffe://...); NULL: plaintext */
 	struct ip_addr source;
 	struct ip_port destination; /* address and port of the pod */
+	bool established;	    /* it was let in before: a closed policy keeps out new ones only */
 };
 
 struct policy_verdict {
