@@ -443,14 +443,18 @@ static void assert_state(const cJSON *list, const char *name, const char *want, 
 	assert_int_equal(cJSON_GetArraySize(get(named(list, name), "pods")), pods);
 }
 
+#define CUSTOM                                                                                                         \
+	POLICY("ask", "shop",                                                                                          \
+	       "{selector: {matchLabels: {app: db}}, action: CUSTOM, provider: {name: opa}, rules: [{}]}")
+
 static void the_listing(void **state)
 {
 	cJSON *list;
 	const cJSON *pod;
 
 	(void)state;
-	load(PODS POD("bare", "shop", "app: bare") POLICY("allow", "shop", ALLOW_A) POLICY("bad", "bank", BAD) POLICY(
-		"way", "shop", "{targetRefs: [{kind: Service, group: '', name: w}]}")
+	load(PODS POD("bare", "shop", "app: bare") CUSTOM POLICY("allow", "shop", ALLOW_A) POLICY(
+		"bad", "bank", BAD) POLICY("way", "shop", "{targetRefs: [{kind: Service, group: '', name: w}]}")
 		     POLICY("audit", "shop", "{action: AUDIT, rules: [{}]}") AUTH(
 			     "old", "shop", ", creationTimestamp: '2024-01-01T00:00:00Z'",
 			     "{}") AUTH("new", "shop", "", "{mtls: {mode: DISABLE}}")
@@ -461,11 +465,14 @@ static void the_listing(void **state)
 								       "annotations: {istio.io/dry-run: "
 								       "'true'}}\nspec: {}\n");
 	list = assemble_policy_dump(&assembly, &store);
-	assert_int_equal(cJSON_GetArraySize(list), 8);
+	assert_int_equal(cJSON_GetArraySize(list), 9);
 	assert_state(list, "allow", "enforced here", 3);
 	assert_state(list, "bad", "refused", 1);
 	assert_true(cJSON_IsTrue(get(named(list, "bad"), "closed")));
 	assert_non_null(strstr(decode_string(named(list, "bad"), "reason", ""), "did you mean from?"));
+	assert_state(list, "ask", "enforced here", 1);
+	assert_non_null(strstr(decode_string(get(named(list, "ask"), "warnings")->child, "reason", ""),
+			       "what the rules match is denied here"));
 	assert_state(list, "way", "waits for a waypoint", 0);
 	assert_state(list, "audit", "not used here", 3);
 	assert_non_null(strstr(decode_string(named(list, "audit"), "reason", ""), "AUDIT"));
@@ -476,9 +483,78 @@ static void the_listing(void **state)
 	assert_int_equal(cJSON_GetArraySize(get(named(list, "new"), "warnings")), 1);
 	cJSON_ArrayForEach(pod, get(named(list, "new"), "pods")) {
 		assert_string_equal(decode_string(pod, "loses_to", ""), "shop/old");
+		assert_null(get(pod, "wins_over"));
 		assert_int_equal(get(pod, "not_enforced") != NULL, !strcmp(decode_string(pod, "name", ""), "bare"));
 	}
-	assert_null(get(get(named(list, "old"), "pods")->child, "loses_to"));
+	cJSON_ArrayForEach(pod, get(named(list, "old"), "pods")) {
+		assert_null(get(pod, "loses_to"));
+		assert_int_equal(cJSON_GetArraySize(get(pod, "wins_over")), 1);
+		assert_string_equal(get(pod, "wins_over")->child->valuestring, "shop/new");
+	}
+	cJSON_Delete(list);
+}
+
+/* Of one level only, and for the pods that both are for. */
+static void who_counts_before_whom(void **state)
+{
+	static const struct {
+		const char *name, *pod, *loses_to;
+		int wins_over;
+	} table[] = {{"a", "web", NULL, 2}, {"b", "web", "shop/a", 0}, {"c", "web", "shop/a", 0},
+		     {"b", "db", NULL, 0},  {"level", "web", NULL, 0}, {"mesh", "db", NULL, 0}};
+	cJSON *list;
+	const cJSON *pod;
+
+	(void)state;
+	load(POD("web", "shop", "app: web, all: x, istio.io/dataplane-mode: ambient")
+		     POD("db", "shop", "all: x, istio.io/dataplane-mode: ambient")
+			     AUTH("b", "shop", ", creationTimestamp: '2024-01-01T00:00:00Z'",
+				  "{selector: {matchLabels: {all: x}}, mtls: {mode: STRICT}}")
+				     AUTH("a", "shop", ", creationTimestamp: '2024-01-01T00:00:00Z'",
+					  "{selector: {matchLabels: {app: web}}}")
+					     AUTH("c", "shop", "", "{selector: {matchLabels: {app: web}}}")
+						     AUTH("level", "shop", "", "{}")
+							     AUTH("mesh", "istio-system", "", "{}"));
+	list = assemble_policy_dump(&assembly, &store);
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		pod = named(get(named(list, table[i].name), "pods"), table[i].pod);
+		assert_string_equal(decode_string(pod, "loses_to", ""), table[i].loses_to ? table[i].loses_to : "");
+		assert_int_equal(cJSON_GetArraySize(get(pod, "wins_over")), table[i].wins_over);
+	}
+	cJSON_Delete(list);
+}
+
+static void what_is_not_tcp_is_said(void **state)
+{
+	cJSON *list;
+	const cJSON *gaps;
+
+	(void)state;
+	load(PODS POLICY("p", "shop",
+			 ALLOW_A) "---\napiVersion: v1\nkind: Pod\nmetadata: {name: dns, namespace: shop, "
+				  "labels: {istio.io/dataplane-mode: ambient}}\nspec:\n  nodeName: n1\n  "
+				  "containers:\n  - {name: a, ports: [{containerPort: 53, protocol: UDP}, "
+				  "{containerPort: 53, protocol: TCP}, {containerPort: 80}]}\n  - {name: b, "
+				  "ports: [{containerPort: 99, protocol: SCTP}]}\n");
+	list = assemble_policy_dump(&assembly, &store);
+	gaps = get(named(get(named(list, "p"), "pods"), "dns"), "not_enforced_for");
+	assert_int_equal(cJSON_GetArraySize(gaps), 2);
+	assert_string_equal(cJSON_GetArrayItem(gaps, 0)->valuestring, "port 53: UDP is not TCP");
+	assert_string_equal(cJSON_GetArrayItem(gaps, 1)->valuestring, "port 99: SCTP is not TCP");
+	assert_int_equal(cJSON_GetArraySize(get(named(get(named(list, "p"), "pods"), "web"), "not_enforced_for")), 0);
+	cJSON_Delete(list);
+}
+
+static void a_pod_with_hostnetwork_is_said(void **state)
+{
+	cJSON *list;
+
+	(void)state;
+	load("apiVersion: v1\nkind: Pod\nmetadata: {name: node, namespace: shop, labels: {istio.io/dataplane-mode: "
+	     "ambient}}\nspec: {nodeName: n1, hostNetwork: true}\n" POLICY("p", "shop", ALLOW_A));
+	list = assemble_policy_dump(&assembly, &store);
+	assert_non_null(
+		strstr(decode_string(named(get(named(list, "p"), "pods"), "node"), "not_enforced", ""), "hostNetwork"));
 	cJSON_Delete(list);
 }
 
@@ -505,6 +581,9 @@ int main(void)
 		TEST(options_win_over_the_config_map),
 		TEST(l7_deny_as_the_option_says),
 		TEST(the_listing),
+		TEST(who_counts_before_whom),
+		TEST(what_is_not_tcp_is_said),
+		TEST(a_pod_with_hostnetwork_is_said),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
