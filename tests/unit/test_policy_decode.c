@@ -202,6 +202,10 @@ static void the_shape_of_a_policy(void **state)
 		     "[{}]}");
 	assert_true(p->target_ref && p->action == POLICY_DENY);
 	policy_unref(p);
+	p = accepted(
+		"{rules: [{to: [{operation: {paths: ['/', '*', '/a/*', '/{*}/b/', '/{**}/a.js', '{**}', '//']}}]}]}");
+	assert_int_equal(p->n_rules, 1);
+	policy_unref(p);
 	p = accepted("{action: AUDIT, targetRef: {kind: Service, group: '', name: w}}");
 	assert_true(p->target_ref && p->action == POLICY_AUDIT);
 	policy_unref(p);
@@ -343,6 +347,12 @@ static void what_is_refused(void **state)
 		{"{rules: [{to: [{operation: {method: [GET]}}]}]}", "did you mean methods?"},
 		{"{rules: [{to: [{operation: {principals: [a]}}]}]}", "operation.principals: unknown field"},
 		{"{rules: [{to: [{operation: {}}]}]}", "must not be empty"},
+		{"{rules: [{to: [{operation: {paths: ['/a/{b}']}}]}]}", "paths: braces are for the templates"},
+		{"{rules: [{to: [{operation: {paths: ['/a/{*']}}]}]}", "braces are for"},
+		{"{rules: [{to: [{operation: {paths: ['/a{*}']}}]}]}", "braces are for"},
+		{"{rules: [{to: [{operation: {notPaths: ['/{**}/a/{*}']}}]}]}", "notPaths: no template may follow"},
+		{"{rules: [{to: [{operation: {paths: ['/{*}/a*']}}]}]}", "beside a template"},
+		{"{rules: [{to: [{operation: {paths: ['/{*}//a']}}]}]}", "beside a template"},
 		{"{rules: [{when: []}]}", "not an empty one"},
 		{"{rules: [{when: [{key: source.ips, values: [a]}]}]}", "did you mean source.ip?"},
 		{"{rules: [{when: [{key: destination.labels, values: [a]}]}]}", "unknown attribute"},
