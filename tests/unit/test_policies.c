@@ -243,6 +243,10 @@ static void a_refused_update_leaves_the_last_good(void **state)
 	assert_ptr_equal(set_of("shop/web"), before);
 	load(PODS);
 	assert_null(set_of("shop/web"));
+	load(PODS AUTH("a", "shop", "", "{mtls: {mode: STRICT}}"));
+	load(PODS AUTH("a", "shop", "", "{mtls: {mode: PERMISIVE}}"));
+	assert_int_equal(policy_set_mode(set_of("shop/web"), 80), MTLS_STRICT);
+	assert_int_equal(reason("shop/web"), WR_REASON_NONE);
 }
 
 static void what_was_last_good_survives_a_restart(void **state)
