@@ -353,6 +353,16 @@ static void a_bad_policy_of_the_mesh_spares_who_has_none(void **state)
 	load(PODS AUTH("p", "istio-system", "", "{mtls: {mode: strict}}") POLICY("q", "bank", ALLOW_A));
 	assert_null(set_of("shop/web"));
 	assert_int_equal(reason("bank/other"), WR_REASON_POLICY_INVALID);
+	/* One with a selector is not for the whole mesh: who is selected is all that it closes. Unless that is
+	 * unreadable. */
+	load(PODS POLICY("p", "istio-system", "{selector: {matchLabels: {app: web}}, action: DENY}"));
+	assert_int_equal(reason("shop/web"), WR_REASON_POLICY_INVALID);
+	assert_int_equal(reason("bank/other"), WR_REASON_POLICY_INVALID);
+	assert_null(set_of("shop/db"));
+	load(PODS POLICY("p", "istio-system", "{selector: {matchLabel: {app: web}}, action: DENY, rules: [{}]}")
+		     POLICY("q", "bank", ALLOW_A));
+	assert_null(set_of("shop/web"));
+	assert_int_equal(reason("bank/other"), WR_REASON_POLICY_INVALID);
 	assembly.cfg.policies.bad_mesh_policy_deny = true;
 	load(PODS POLICY("p", "istio-system", BAD));
 	assert_int_equal(reason("shop/web"), WR_REASON_POLICY_INVALID);
