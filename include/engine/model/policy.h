@@ -172,8 +172,8 @@ struct policy_verdict {
 	const struct policy *would_deny, *would_allow;
 };
 
-/* The order: peer authentication, closed policies, DENY (and CUSTOM, whose provider cannot be asked here), ALLOW. Set
- * NULL allows. */
+/* The order: peer authentication, closed policies (for new connections), DENY (and CUSTOM, whose provider cannot be
+ * asked here), ALLOW. Set NULL allows. */
 void policy_evaluate(const struct policy_set *s, const struct policy_subject *subject, struct policy_verdict *ret);
 /* What decided, as "AuthorizationPolicy/<namespace>/<name>" or "PeerAuthentication/..."; "" when nothing did. */
 void policy_verdict_name(const struct policy_verdict *v, char *buf, size_t size);
