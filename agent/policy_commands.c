@@ -18,10 +18,30 @@
 
 /* --- list --- */
 
-/* What the source cannot know: a pod that its manifest puts into the mesh may not have got there. */
-static void add_outside(const struct node *n, cJSON *pod)
+/* Of connections older than enrolment, which no agent stands before: how many lead into each pod that has any. */
+static cJSON *count_older(const struct node *n)
 {
-	const cJSON *uid = cJSON_GetObjectItemCaseSensitive(pod, "uid");
+	cJSON *rows = pods_unmanaged(n->pods), *counts = cJSON_CreateObject(), *row, *count;
+
+	cJSON_ArrayForEach(row, rows) {
+		const char *pod = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(row, "pod"));
+
+		if (strcmp(cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(row, "direction")), "inbound"))
+			continue;
+		count = cJSON_GetObjectItemCaseSensitive(counts, pod);
+		if (!count)
+			count = cJSON_AddNumberToObject(counts, pod, 0);
+		cJSON_SetNumberValue(count, count->valuedouble + 1);
+	}
+	cJSON_Delete(rows);
+	return counts;
+}
+
+/* What the source cannot know: a pod that its manifest puts into the mesh may not have got there, or be there only for
+ * what began later. */
+static void add_outside(const struct node *n, const cJSON *older, cJSON *pod)
+{
+	const cJSON *uid = cJSON_GetObjectItemCaseSensitive(pod, "uid"), *count;
 	const struct workload *w = model_workload_by_uid(n->model, cJSON_GetStringValue(uid));
 	const char *why;
 	char text[600];
@@ -31,18 +51,27 @@ static void add_outside(const struct node *n, cJSON *pod)
 	why = pods_outside(n->pods, w, text, sizeof(text));
 	if (why)
 		cJSON_AddStringToObject(pod, "not_enforced", why);
+	snprintf(text, sizeof(text), "%s/%s", w->namespace_, w->name);
+	count = cJSON_GetObjectItemCaseSensitive(older, text);
+	if (!count || why)
+		return;
+	snprintf(text, sizeof(text), "connections older than enrolment: %d; see warrenctl connection unmanaged",
+		 count->valueint);
+	cJSON_AddItemToArray(cJSON_GetObjectItemCaseSensitive(pod, "not_enforced_for"), cJSON_CreateString(text));
 }
 
 static void policy_list(void *arg, struct admin_call *c)
 {
 	const struct node *n = arg;
 	cJSON *list = source_policy_dump(n->source), *policy, *pod;
+	cJSON *older = list->child ? count_older(n) : NULL;
 
 	cJSON_ArrayForEach(policy, list) {
 		cJSON_ArrayForEach(pod, cJSON_GetObjectItemCaseSensitive(policy, "pods")) {
-			add_outside(n, pod);
+			add_outside(n, older, pod);
 		}
 	}
+	cJSON_Delete(older);
 	admin_reply(c, list);
 }
 

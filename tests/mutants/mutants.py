@@ -48,6 +48,12 @@ MUTANTS = [
     ("the cache forgets the port", CACHE, "k->port = subject->destination.port;", "k->port = 0;"),
     ("the cache forgets the source", CACHE, "k->source_class = policy_set_source_class(s, &subject->source);", "k->source_class = NULL;"),
     ("the cache forgets the set", CACHE, "k->set = s->number;", "k->set = 1;"),
+    ("the cache forgets the destination", CACHE, "k->destination = subject->destination.ip;", "memset(&k->destination, 0, sizeof(k->destination));"),
+    ("the cache forgets who is let in already", CACHE, "k->established = subject->established;", "k->established = 0;"),
+    ("the cache remembers nothing", CACHE, "if (!memcmp(&bucket[i].key, &key, len))", "if (!len)"),
+    ("each address is a class of its own", CACHE, "k->source_class = policy_set_source_class(s, &subject->source);",
+     "memcpy(&k->source_class, subject->source.b + 8, sizeof(k->source_class));"),
+    ("what never was valid ends what is open", SET, "&& !v->subject->established", ""),
 ]
 
 

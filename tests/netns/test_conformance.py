@@ -3,11 +3,14 @@
 who appear in the table; for each group its documents, and for each of its rows a connection."""
 import glob
 import ipaddress
+import json
 import os
+import subprocess
+import tempfile
 
 import yaml
 
-from mesh import ROOT, Mesh, check, eventually
+from mesh import BUILD, ROOT, Mesh, check, eventually
 
 FALLBACK = False
 FOLDER = os.path.join(ROOT, "tests", "policy")
@@ -105,6 +108,26 @@ def test_the_table(m):
     differ = [r for r in rows if "sidecar" in r or "ambient" in r]
     return "%d rows; sidecar or ambient differ in %d, %d of them because the document is refused" % (
         len(rows), len(differ), len([r for r in differ if r in refused]))
+
+
+def test_lint(m):
+    """Of every document of the table the command line alone says what an agent says: what it becomes, and why."""
+    judged = 0
+    for theme in sorted(glob.glob(os.path.join(FOLDER, "*.yaml"))):
+        for group in read(os.path.basename(theme)).get("groups", []):
+            with tempfile.NamedTemporaryFile("w", suffix=".yaml") as f:
+                yaml.safe_dump_all([manifest(p) for p in group["policies"]], f)
+                f.flush()
+                r = subprocess.run([os.path.join(BUILD, "warrenctl"), "-j", "policy", "lint", "-f", f.name], capture_output=True, text=True)
+            rows = {(x["kind"][0], x["namespace"] + "/" + x["name"]): x for x in json.loads(r.stdout)}
+            check(r.returncode == (1 if any("refused" in p for p in group["policies"]) else 0), "the exit code", group["policies"], r.returncode)
+            for p in group["policies"]:
+                row = rows["AP"["peer" in p], p.get("policy") or p["peer"]]
+                said = " ".join([row.get("reason", "")] + [w["reason"] for w in row.get("warnings") or []])
+                check(row["state"] == "refused" if "refused" in p else row["state"] != "refused", "what it becomes", p, row)
+                check(p.get("refused", p.get("warned", "")) in said, "why", p, row)
+                judged += 1
+    return "%d documents" % judged
 
 
 def test_modes(m):

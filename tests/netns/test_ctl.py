@@ -208,6 +208,26 @@ def test_policies(m):
     eventually(lambda: ctl(m, "policy", "list").out == "none\n" and "ALARM" not in ctl(m, "status").out, 5, "all gone")
 
 
+def test_policy_show_says_what_it_does_not_reach(m):
+    """Which of two counts, from both sides; and what of a pod no policy is enforced for."""
+    old, new = (dict(policy(n, {"mtls": {"mode": "STRICT"}}, kind="PeerAuthentication")) for n in ("old", "new"))
+    old["metadata"]["creationTimestamp"] = "2024-01-01T00:00:00Z"
+    p = m.pods["client"]
+    p.spec = {"containers": [{"name": "app", "ports": [{"containerPort": 7}, {"containerPort": 53, "protocol": "UDP"}]}]}
+    m.write_pod(p)
+    m.write("policies.yaml", old, new)
+    try:
+        eventually(lambda: "53" in ctl(m, "policy", "show", "old").out, 5, "read")
+        r = ctl(m, "policy", "show", "old")
+        check("\n  pod demo/client\n    counts before: demo/new\n    not enforced for: port 53: UDP is not TCP\n" in r.out, "the one that counts", r)
+        r = ctl(m, "policy", "show", "new")
+        check("\n  pod demo/client  another one counts: demo/old\n" in r.out, "the one that does not", r)
+    finally:
+        p.spec = {}
+        m.write_pod(p)
+        m.remove_manifest("policies.yaml")
+
+
 def test_lint(_):
     """The agent's judgement without an agent: file:line, field and reason, and an exit code."""
     with tempfile.TemporaryDirectory() as folder:

@@ -8,6 +8,9 @@ import socket
 import subprocess
 import time
 
+import h2.errors
+import h2.events
+
 import certs
 import hbone
 from mesh import BUILD, Mesh, check, eventually
@@ -36,6 +39,13 @@ def setup():
 
 def outcome(pod, address, port=7):
     return pod.outcome(address, port)
+
+
+def talking(pod, address, port=7):
+    s = pod.connect(address, port)
+    s.sendall(b"x")
+    check(s.recv(1) == b"x", "open from " + pod.name)
+    return s
 
 
 def denial(m, reason, src=None):
@@ -148,20 +158,39 @@ def test_live_strict(m):
 
 
 def test_label_moves_a_pod_into_scope(m):
-    client, server = m.pods["client"], m.pods["server"]
-    s = client.connect(server.ip, 7)
-    s.sendall(b"x")
-    s.recv(1)
+    client, plain, server = m.pods["client"], m.pods["plain"], m.pods["server"]
+    open_ = [talking(client, server.ip), talking(plain, server.ip)]
     with Policies(m, authorization("locked", rules=[], selector={"tier": "locked"})):
-        check(died(s, 0.3) is None and outcome(client, server.ip) == "ok", "not selected")
+        check(died(open_[0], 0.3) is None and outcome(client, server.ip) == "ok", "not selected")
         server.labels["tier"] = "locked"
         m.write_pod(server)
-        check(died(s, 2 * APPLIES_S) == "reset", "selected by its new label")
+        for s in open_:
+            check(died(s, APPLIES_S) == "reset", "selected by its new label")
         eventually(lambda: outcome(client, server.ip) == "reset", 3, "and closed")
         del server.labels["tier"]
         m.write_pod(server)
         eventually(lambda: outcome(client, server.ip) == "ok", 3, "open again")
-    s.close()
+    for s in open_:
+        s.close()
+
+
+def test_a_stream_that_is_denied_is_reset(m):
+    """On the wire: RST_STREAM CONNECT_ERROR, never END_STREAM; the tunnel and a stream to another port live on."""
+    server = m.pods["server"]
+    pem = certs.issue(certs.load_ca(m.ca), m.pods["plain"].identity, m.dir + "/mine.pem")
+    c = hbone.Client(m.pods["plain"], server.ip, pem, m.root)
+    cut, kept = (c.request("%s:%d" % (server.ip, port)) for port in (7, 8))
+    for stream in cut, kept:
+        check(c.status(stream) == 200, "open")
+        c.send(stream, b"x")
+        check(c.read(stream, 1) == b"x", "echo")
+    with Policies(m, authorization("not-7", "DENY", [{"to": [{"operation": {"ports": ["7"]}}]}])):
+        e = c.wait(h2.events.StreamReset, cut, APPLIES_S)
+        check(e and e.error_code == h2.errors.ErrorCodes.CONNECT_ERROR, "reset as a connection that failed", e)
+        check(not [x for x in c.events if isinstance(x, (h2.events.StreamEnded, h2.events.ConnectionTerminated))], "no clean end", c.events)
+        c.send(kept, b"y")
+        check(c.read(kept, 1) == b"y", "the other stream does not notice")
+    c.close()
 
 
 def status_of(m, pem, pod="plain", **kw):
@@ -292,9 +321,15 @@ def test_bad_policies(m):
         check(outcome(client, server.ip, 8) == "reset" and outcome(client, server.ip, 7) == "ok", "the last good version stays")
         code, text = ctl(m, "config", "list")
         check("prots" in text and "refused" in text, "and the mistake is shown", text)
+    before = [talking(pod, server.ip) for pod in (client, m.pods["plain"])]
     with Policies(m, authorization("never", "ALOW", [{}], selector={"app": "server"})):
         check(outcome(client, server.ip) == "reset" and outcome(client, bystander.ip) == "ok", "never valid: its scope is closed")
         check(eventually(lambda: denial(m, "policy_invalid", client.ip + ":"), 3, "and says so")["policy"] == "AuthorizationPolicy/demo/never", "by name")
+        for s in before:
+            check(died(s, 0.5) is None, "to new connections: those that are open stay")
+            s.sendall(b"y")
+            check(s.recv(1) == b"y", "and talk on")
+            s.close()
     check(outcome(client, server.ip) == "ok", "open without it")
 
 
@@ -313,20 +348,23 @@ def test_connections_older_than_enrolment(m):
     late.serve("echo:7")
     m.write_pod(late)
     eventually(lambda: [w for w in m.agents[1].json("workload", "list") if w["name"] == "late"], 3, "known")
-    inbound, outbound = plain.connect(late.ip, 7), late.connect(m.pods["bystander"].ip, 7)
+    inbound, outbound = [plain.connect(late.ip, 7) for _ in range(2)], late.connect(m.pods["bystander"].ip, 7)
     with Policies(m, authorization("lock-late", rules=[], selector={"app": "late"})):
         m.enrol(late, True)
         eventually(lambda: [p for p in m.agents[2].json("pod", "list") if p["name"] == "late" and p["state"] == "enrolled"], 5, "enrolled")
         rows = [r for r in m.agents[2].json("connection", "unmanaged") if r["pod"] == "demo/late"]
-        check(sorted((r["direction"], r["allowed"]) for r in rows) == [("inbound", False), ("outbound", True)], "both are listed", rows)
+        check(sorted((r["direction"], r["allowed"]) for r in rows) == [("inbound", False)] * 2 + [("outbound", True)], "all are listed", rows)
         check("lock-late" in json.dumps(rows), "with the policy", rows)
         check("a connection older than enrolment goes on although policy forbids it" in m.agents[2].text(), "warned of")
+        shown = m.agents[2].ctl("policy", "show", "lock-late").stdout
+        check("pod demo/late\n    not enforced for: connections older than enrolment: 2; see warrenctl connection unmanaged" in shown, "nor hidden", shown)
         with late.connect(m.pods["bystander"].ip, 8) as carried:
             carried.sendall(b"x")
             check(carried.recv(1) == b"x", "carried")
-            check(len([r for r in m.agents[2].json("connection", "unmanaged") if r["pod"] == "demo/late"]) == 2, "is not in the list")
+            check(len([r for r in m.agents[2].json("connection", "unmanaged") if r["pod"] == "demo/late"]) == 3, "is not in the list")
             m.agents[2].ctl("connection", "close", "--unmanaged")
-            check(died(inbound, 2) == "reset" and not m.agents[2].json("connection", "unmanaged"), "ended")
+            check([died(s, 2) for s in inbound] == ["reset"] * 2 and not m.agents[2].json("connection", "unmanaged"), "ended")
+            check("older" not in m.agents[2].ctl("policy", "show", "lock-late").stdout, "nothing is left of them")
             try:
                 outbound.sendall(b"x")
                 check(outbound.recv(1) == b"", "ended")
@@ -335,8 +373,8 @@ def test_connections_older_than_enrolment(m):
             carried.sendall(b"y")
             check(carried.recv(1) == b"y", "what is carried goes on")
     m.remove_manifest("pod-late.yaml")
-    inbound.close()
-    outbound.close()
+    for s in (*inbound, outbound):
+        s.close()
 
 
 def test_a_flip_meets_more_than_one_round(m):

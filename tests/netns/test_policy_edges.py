@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Policy where something else changes at the same time: pods that leave and come back, an agent that hands over, files
 that are moved while they are read; and what the command line says of pods that no policy is enforced for."""
+import json
 import os
+import shutil
 import threading
 import time
 
-from mesh import Mesh, check, eventually
-from policies import Policies, deny_from, died, peer
+from mesh import Mesh, check, eventually, run
+from policies import Policies, authorization, deny_from, died, peer
 
 FALLBACK = False
 APPLIES_S = 1.0  # from the rename to the last byte: what is promised
@@ -18,6 +20,7 @@ def setup():
     m.pod("client", 1)
     m.pod("other", 1)
     m.pod("server", 2)
+    m.pod("plain", 1, enrolled=False)
     m.vips = m.service("server", {"app": "server"}, [("echo", 80, 7)])
     m.apply()
     m.pods["server"].serve("echo:7", "echo:8")
@@ -34,6 +37,12 @@ def opened(pod, address, port=7):
 
 def state(m, pod):
     return next((p["state"] for p in m.agents[2].json("pod", "list") if p["name"] == pod.name), None)
+
+
+def state_now(agent, pod):
+    """Of an agent that may not be there yet."""
+    r = agent.ctl("-j", "pod", "list", check_rc=False)
+    return next((p["state"] for p in json.loads(r.stdout) if p["name"] == pod.name), None) if r.returncode == 0 else None
 
 
 def set_enrolled(m, pod, wanted):
@@ -120,6 +129,110 @@ def test_a_disk_that_hangs(m):
     m.write("policies.yaml")
     check(got == "reset", "in force while the disk hangs", got)
     eventually(lambda: client.outcome(server.ip, 7) == "ok", 5, "and gone with it")
+
+
+def test_no_verdict_before_all_is_read(m):
+    """An agent that starts with nothing kept from before: nobody is let in, and no pod called enrolled, until the last policy is read."""
+    client, plain, server, agent = m.pods["client"], m.pods["plain"], m.pods["server"], m.agents[2]
+    for i in range(2000):
+        m.write("filler-%04d.yaml" % i, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "filler-%d" % i, "namespace": "demo"}})
+    m.write("z-last.yaml", authorization("nobody", rules=[], selector={"app": "server"}))
+    eventually(lambda: client.outcome(server.ip) == "reset", 5, "in force")
+    for _ in range(3):
+        agent.kill()
+        shutil.rmtree(os.path.join(m.run_dir, agent.name, "state"))
+        agent.start(wait=False)
+        seen, up = [], 0
+        while up < 3:
+            seen += [pod.outcome(server.ip, timeout=0.2) for pod in (client, plain)]
+            check("ok" not in seen and agent.process.running(), "nobody is let in", seen)
+            if state_now(agent, server) == "enrolled":
+                r = agent.ctl("policy", "check", "--from=demo/client", "--to=demo/server:7", check_rc=False)
+                check("DENIED  policy_no_allow" in r.stdout, "enrolled, and judged", r.stdout, r.stderr)
+                up += agent.up()
+        check("reset" in seen, "the agent answers", seen)
+    for name in os.listdir(m.config):
+        if name.startswith(("filler-", "z-last")):
+            m.remove_manifest(name)
+    eventually(lambda: client.outcome(server.ip) == "ok", 5, "gone when its file is")
+
+
+def test_a_folder_that_goes_away(m):
+    """Away, a file in its place, unmounted, emptied: all that is in force stays so, with an alarm, and nobody is cut."""
+    client, other, server, agent = m.pods["client"], m.pods["other"], m.pods["server"], m.agents[2]
+    away = m.config + ".away"
+
+    def take(how):
+        os.rename(m.config, away)
+        if how == "a file":
+            open(m.config, "w").close()
+        elif how == "emptied":
+            shutil.copytree(away, m.config)
+            settled()
+            for name in os.listdir(m.config):
+                os.unlink(os.path.join(m.config, name))
+        elif how == "unmounted":
+            os.mkdir(m.config)
+            run("mount", "--bind", away, m.config)
+            settled()
+            run("umount", m.config)
+
+    def settled():
+        eventually(lambda: "ALARM" not in agent.ctl("status").stdout, 5, "the folder is there")
+        time.sleep(1.2)  # what is watched is looked at once a second
+
+    def give_back(how):
+        if how == "a file":
+            os.unlink(m.config)
+        elif how != "away":
+            os.rmdir(m.config)
+        os.rename(away, m.config)
+
+    with Policies(m, deny_from("not-client", client, selector={"app": "server"})):
+        check(client.outcome(server.ip) == "reset", "in force")
+        kept = opened(other, server.ip)
+        for how in "away", "a file", "emptied", "unmounted":
+            take(how)
+            try:
+                eventually(lambda: "ALARM" in agent.ctl("status").stdout, 5, "an alarm: " + how)
+                check(client.outcome(server.ip) == "reset" and other.outcome(server.ip) == "ok", "what was in force stays: " + how)
+                check(died(kept, 0.2) is None, "nobody is cut: " + how)
+            finally:
+                give_back(how)
+            settled()
+        kept.close()
+    check(client.outcome(server.ip) == "ok", "and follows the folder again")
+
+
+def test_a_refused_update_over_a_restart(m):
+    """The last good version is what counts, also for an agent that only ever saw the mistake in the folder."""
+    client, server, agent = m.pods["client"], m.pods["server"], m.agents[2]
+    rule = {"to": [{"operation": {"ports": ["8"]}}]}
+    with Policies(m, authorization("lock", "DENY", [rule], selector={"app": "server"})) as p:
+        p.write(authorization("lock", "DENY", [dict(rule, form=[])], selector={"app": "server"}))
+        for _ in range(2):
+            check(client.outcome(server.ip, 8) == "reset" and client.outcome(server.ip, 7) == "ok", "the last good version")
+            check("its last good version stays in force" in agent.ctl("policy", "show", "lock").stdout, "and it is said")
+            agent.kill()
+            agent.start()
+        check(client.outcome(server.ip, 8) == "reset" and client.outcome(server.ip, 7) == "ok", "after two restarts")
+
+
+def test_options_of_policy(m):
+    """What the documents leave open is as the agent's options say."""
+    client, server, agent = m.pods["client"], m.pods["server"], m.agents[2]
+    bad = authorization("typo", "ALOW", [{}], namespace="istio-system")
+    gets = authorization("gets", "DENY", [{"to": [{"operation": {"methods": ["GET"]}}]}])
+    for options, of_bad, of_gets in (([], "ok", "reset"), (["--bad-mesh-policy=deny", "--l7-deny=ignore"], "reset", "ok")):
+        agent.kill()
+        agent.start(extra=options)
+        with Policies(m, bad):
+            check(client.outcome(server.ip) == of_bad, "a bad policy of the mesh", options)
+            check("AuthorizationPolicy/istio-system/typo never was valid" in agent.ctl("status").stdout, "an alarm either way", agent.ctl("status").stdout)
+        with Policies(m, gets):
+            check(client.outcome(server.ip) == of_gets, "a DENY of what only HTTP shows", options)
+    agent.kill()
+    agent.start()
 
 
 def test_a_pod_that_calls_itself(m):

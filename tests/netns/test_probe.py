@@ -7,6 +7,7 @@ import socket
 import struct
 
 from mesh import Mesh, _Namespace, check, eventually
+from policies import authorization, peer
 
 DECLARED, NAMED, UNDECLARED = 7, 13, 11
 CGROUP = "/sys/fs/cgroup/unified"
@@ -69,6 +70,18 @@ def test_another_port_goes_to_the_agent(m):
     for family in 4, 6, 64:
         r, n = counted(m, lambda: probe(m, UNDECLARED, family))
         check(r == 0 and n == {"captured_in": 1}, "family %d" % family, os.strerror(r), n)
+
+
+def test_policy_is_not_about_probes(m):
+    """Whatever closes the pod to everybody else: a probe is not asked."""
+    for what in (authorization("never-valid", "ALOW", [{}]), authorization("nobody", rules=[]), authorization("everybody", "DENY", [{}]), peer("STRICT")):
+        m.write("policies.yaml", what)
+        eventually(lambda: probe(m, UNDECLARED), 5, "closed by %s" % what["metadata"]["name"])
+        for family in 4, 6:
+            check(probe(m, UNDECLARED, family) in (errno.ECONNRESET, errno.ECONNREFUSED), "denied, family %d" % family, what)
+            check(probe(m, DECLARED, family) == 0 and probe(m, NAMED, family) == 0, "a probe passes, family %d" % family, what)
+        m.remove_manifest("policies.yaml")
+        eventually(lambda: probe(m, UNDECLARED) == 0, 5, "open again")
 
 
 class agent_gone:

@@ -6,6 +6,7 @@ import socket
 import time
 
 from mesh import Mesh, check, eventually
+from policies import authorization
 
 FALLBACK = True
 APP, EXEMPT = 7, 11
@@ -16,10 +17,11 @@ def setup():
     m.agent_options = ["--on-agent-loss=open", "--drain=100ms"]
     m.pod("server", 1)
     m.pod("other", 1)
+    m.pod("covered", 1)
     m.pod("meshed", 2)
     m.pod("plain", 2, enrolled=False)
     m.apply()
-    for name in "server", "other":
+    for name in "server", "other", "covered":
         m.pods[name].serve("echo:%d" % APP, "echo:%d" % EXEMPT)
     m.start_agents()
     return m
@@ -114,6 +116,23 @@ def test_in_force_without_an_agent(m):
     finally:
         m.agents[1].start()
     check(kernel(m)["mtls"] == "strict" and dial(m, "plain") == errno.ECONNREFUSED, "and after its return")
+
+
+def test_any_policy_closes_without_an_agent(m):
+    """Even one that allows everybody: nobody is there to judge by it."""
+    m.write("everybody.yaml", authorization("everybody", rules=[{}], selector={"app": "covered"}))
+    eventually(lambda: kernel(m, "covered")["on_agent_loss"] == "open, inbound closed by policy", 5, "the kernel knows")
+    check(kernel(m, "covered")["mtls"] == "permissive" and dial(m, "plain", to="covered") == 0, "with an agent it is open")
+    m.agents[1].process.kill()
+    try:
+        for family in 4, 6:
+            check(dial(m, "plain", family, to="covered", timeout=0.5) == errno.ETIMEDOUT, "closed without, family %d" % family)
+            check(dial(m, "plain", family, to="other") == 0, "a pod without policy, family %d" % family)
+    finally:
+        m.agents[1].start()
+    check(dial(m, "plain", to="covered") == 0, "and open again")
+    m.remove_manifest("everybody.yaml")
+    eventually(lambda: kernel(m, "covered")["on_agent_loss"] == "open", 5, "the policy is gone")
 
 
 def test_modes_follow_the_policy(m):

@@ -230,7 +230,7 @@ static inline struct reference reference_evaluate(const struct reference_case *c
 	}
 	if (!c->subject.identity && reference_mode(c, c->subject.destination.port) == MTLS_STRICT)
 		v.reason = WR_REASON_MTLS_REQUIRED;
-	else if (closed)
+	else if (closed && !c->subject.established)
 		v.reason = WR_REASON_POLICY_INVALID;
 	else if (reference_any_rule(c, false, &v))
 		v.reason = WR_REASON_POLICY_DENY;
@@ -423,6 +423,7 @@ static inline void chance_subject(struct chance *c, struct policy_subject *s, ch
 	s->source = chance_addr(c);
 	s->destination.ip = chance_addr(c);
 	s->destination.port = CHANCE(c, chance_ports);
+	s->established = !c->below(c, 4);
 }
 
 /* Fills the lists of a case; at most max_policies of at most max_rules. */

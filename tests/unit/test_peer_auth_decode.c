@@ -80,6 +80,9 @@ static void peer_authentications_refused(void **state)
 		 "portLevelMtls.80: must be a mapping"},
 		{"{selector: {matchLabels: {a: b}}, portLevelMtls: {80: {mod: STRICT}}}", "did you mean mode?"},
 		{"{selector: {matchlabels: {a: b}}}", "did you mean matchLabels?"},
+		{"{selector: {app: web}}", "spec.selector.app: unknown field; known: matchLabels"},
+		{"{selector: {matchLabels: {a: b}}, portLevelMtls: {80: {tls: STRICT}}}",
+		 "spec.portLevelMtls.80.tls: unknown field; known: mode"},
 	};
 
 	(void)state;
@@ -89,6 +92,8 @@ static void peer_authentications_refused(void **state)
 
 		if (p || !strstr(c.reason, table[i].why))
 			fail_msg("%s: expected '%s', got '%s'", table[i].spec, table[i].why, p ? "accepted" : c.reason);
+		if (!strstr(c.reason, "(line 4)"))
+			fail_msg("%s: no line: %s", table[i].spec, c.reason);
 	}
 }
 

@@ -244,6 +244,10 @@ static void a_refused_update_leaves_the_last_good(void **state)
 	assert_ptr_equal(set_of("shop/web"), before);
 	load(PODS);
 	assert_null(set_of("shop/web"));
+	load(PODS AUTH("a", "shop", "", "{mtls: {mode: STRICT}}"));
+	load(PODS AUTH("a", "shop", "", "{mtls: {mode: PERMISIVE}}"));
+	assert_int_equal(policy_set_mode(set_of("shop/web"), 80), MTLS_STRICT);
+	assert_int_equal(reason("shop/web"), WR_REASON_NONE);
 }
 
 static void what_was_last_good_survives_a_restart(void **state)
@@ -350,6 +354,16 @@ static void a_bad_policy_of_the_mesh_spares_who_has_none(void **state)
 	load(PODS AUTH("p", "istio-system", "", "{mtls: {mode: strict}}") POLICY("q", "bank", ALLOW_A));
 	assert_null(set_of("shop/web"));
 	assert_int_equal(reason("bank/other"), WR_REASON_POLICY_INVALID);
+	/* One with a selector is not for the whole mesh: who is selected is all that it closes. Unless that is
+	 * unreadable. */
+	load(PODS POLICY("p", "istio-system", "{selector: {matchLabels: {app: web}}, action: DENY}"));
+	assert_int_equal(reason("shop/web"), WR_REASON_POLICY_INVALID);
+	assert_int_equal(reason("bank/other"), WR_REASON_POLICY_INVALID);
+	assert_null(set_of("shop/db"));
+	load(PODS POLICY("p", "istio-system", "{selector: {matchLabel: {app: web}}, action: DENY, rules: [{}]}")
+		     POLICY("q", "bank", ALLOW_A));
+	assert_null(set_of("shop/web"));
+	assert_int_equal(reason("bank/other"), WR_REASON_POLICY_INVALID);
 	assembly.cfg.policies.bad_mesh_policy_deny = true;
 	load(PODS POLICY("p", "istio-system", BAD));
 	assert_int_equal(reason("shop/web"), WR_REASON_POLICY_INVALID);
@@ -442,14 +456,18 @@ static void assert_state(const cJSON *list, const char *name, const char *want, 
 	assert_int_equal(cJSON_GetArraySize(get(named(list, name), "pods")), pods);
 }
 
+#define CUSTOM                                                                                                         \
+	POLICY("ask", "shop",                                                                                          \
+	       "{selector: {matchLabels: {app: db}}, action: CUSTOM, provider: {name: opa}, rules: [{}]}")
+
 static void the_listing(void **state)
 {
 	cJSON *list;
 	const cJSON *pod;
 
 	(void)state;
-	load(PODS POD("bare", "shop", "app: bare") POLICY("allow", "shop", ALLOW_A) POLICY("bad", "bank", BAD) POLICY(
-		"way", "shop", "{targetRefs: [{kind: Service, group: '', name: w}]}")
+	load(PODS POD("bare", "shop", "app: bare") CUSTOM POLICY("allow", "shop", ALLOW_A) POLICY(
+		"bad", "bank", BAD) POLICY("way", "shop", "{targetRefs: [{kind: Service, group: '', name: w}]}")
 		     POLICY("audit", "shop", "{action: AUDIT, rules: [{}]}") AUTH(
 			     "old", "shop", ", creationTimestamp: '2024-01-01T00:00:00Z'",
 			     "{}") AUTH("new", "shop", "", "{mtls: {mode: DISABLE}}")
@@ -460,11 +478,14 @@ static void the_listing(void **state)
 								       "annotations: {istio.io/dry-run: "
 								       "'true'}}\nspec: {}\n");
 	list = assemble_policy_dump(&assembly, &store);
-	assert_int_equal(cJSON_GetArraySize(list), 8);
+	assert_int_equal(cJSON_GetArraySize(list), 9);
 	assert_state(list, "allow", "enforced here", 3);
 	assert_state(list, "bad", "refused", 1);
 	assert_true(cJSON_IsTrue(get(named(list, "bad"), "closed")));
 	assert_non_null(strstr(decode_string(named(list, "bad"), "reason", ""), "did you mean from?"));
+	assert_state(list, "ask", "enforced here", 1);
+	assert_non_null(strstr(decode_string(get(named(list, "ask"), "warnings")->child, "reason", ""),
+			       "what the rules match is denied here"));
 	assert_state(list, "way", "waits for a waypoint", 0);
 	assert_state(list, "audit", "not used here", 3);
 	assert_non_null(strstr(decode_string(named(list, "audit"), "reason", ""), "AUDIT"));
@@ -475,9 +496,78 @@ static void the_listing(void **state)
 	assert_int_equal(cJSON_GetArraySize(get(named(list, "new"), "warnings")), 1);
 	cJSON_ArrayForEach(pod, get(named(list, "new"), "pods")) {
 		assert_string_equal(decode_string(pod, "loses_to", ""), "shop/old");
+		assert_null(get(pod, "wins_over"));
 		assert_int_equal(get(pod, "not_enforced") != NULL, !strcmp(decode_string(pod, "name", ""), "bare"));
 	}
-	assert_null(get(get(named(list, "old"), "pods")->child, "loses_to"));
+	cJSON_ArrayForEach(pod, get(named(list, "old"), "pods")) {
+		assert_null(get(pod, "loses_to"));
+		assert_int_equal(cJSON_GetArraySize(get(pod, "wins_over")), 1);
+		assert_string_equal(get(pod, "wins_over")->child->valuestring, "shop/new");
+	}
+	cJSON_Delete(list);
+}
+
+/* Of one level only, and for the pods that both are for. */
+static void who_counts_before_whom(void **state)
+{
+	static const struct {
+		const char *name, *pod, *loses_to;
+		int wins_over;
+	} table[] = {{"a", "web", NULL, 2}, {"b", "web", "shop/a", 0}, {"c", "web", "shop/a", 0},
+		     {"b", "db", NULL, 0},  {"level", "web", NULL, 0}, {"mesh", "db", NULL, 0}};
+	cJSON *list;
+	const cJSON *pod;
+
+	(void)state;
+	load(POD("web", "shop", "app: web, all: x, istio.io/dataplane-mode: ambient")
+		     POD("db", "shop", "all: x, istio.io/dataplane-mode: ambient")
+			     AUTH("b", "shop", ", creationTimestamp: '2024-01-01T00:00:00Z'",
+				  "{selector: {matchLabels: {all: x}}, mtls: {mode: STRICT}}")
+				     AUTH("a", "shop", ", creationTimestamp: '2024-01-01T00:00:00Z'",
+					  "{selector: {matchLabels: {app: web}}}")
+					     AUTH("c", "shop", "", "{selector: {matchLabels: {app: web}}}")
+						     AUTH("level", "shop", "", "{}")
+							     AUTH("mesh", "istio-system", "", "{}"));
+	list = assemble_policy_dump(&assembly, &store);
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		pod = named(get(named(list, table[i].name), "pods"), table[i].pod);
+		assert_string_equal(decode_string(pod, "loses_to", ""), table[i].loses_to ? table[i].loses_to : "");
+		assert_int_equal(cJSON_GetArraySize(get(pod, "wins_over")), table[i].wins_over);
+	}
+	cJSON_Delete(list);
+}
+
+static void what_is_not_tcp_is_said(void **state)
+{
+	cJSON *list;
+	const cJSON *gaps;
+
+	(void)state;
+	load(PODS POLICY("p", "shop",
+			 ALLOW_A) "---\napiVersion: v1\nkind: Pod\nmetadata: {name: dns, namespace: shop, "
+				  "labels: {istio.io/dataplane-mode: ambient}}\nspec:\n  nodeName: n1\n  "
+				  "containers:\n  - {name: a, ports: [{containerPort: 53, protocol: UDP}, "
+				  "{containerPort: 53, protocol: TCP}, {containerPort: 80}]}\n  - {name: b, "
+				  "ports: [{containerPort: 99, protocol: SCTP}]}\n");
+	list = assemble_policy_dump(&assembly, &store);
+	gaps = get(named(get(named(list, "p"), "pods"), "dns"), "not_enforced_for");
+	assert_int_equal(cJSON_GetArraySize(gaps), 2);
+	assert_string_equal(cJSON_GetArrayItem(gaps, 0)->valuestring, "port 53: UDP is not TCP");
+	assert_string_equal(cJSON_GetArrayItem(gaps, 1)->valuestring, "port 99: SCTP is not TCP");
+	assert_int_equal(cJSON_GetArraySize(get(named(get(named(list, "p"), "pods"), "web"), "not_enforced_for")), 0);
+	cJSON_Delete(list);
+}
+
+static void a_pod_with_hostnetwork_is_said(void **state)
+{
+	cJSON *list;
+
+	(void)state;
+	load("apiVersion: v1\nkind: Pod\nmetadata: {name: node, namespace: shop, labels: {istio.io/dataplane-mode: "
+	     "ambient}}\nspec: {nodeName: n1, hostNetwork: true}\n" POLICY("p", "shop", ALLOW_A));
+	list = assemble_policy_dump(&assembly, &store);
+	assert_non_null(
+		strstr(decode_string(named(get(named(list, "p"), "pods"), "node"), "not_enforced", ""), "hostNetwork"));
 	cJSON_Delete(list);
 }
 
@@ -504,6 +594,9 @@ int main(void)
 		TEST(options_win_over_the_config_map),
 		TEST(l7_deny_as_the_option_says),
 		TEST(the_listing),
+		TEST(who_counts_before_whom),
+		TEST(what_is_not_tcp_is_said),
+		TEST(a_pod_with_hostnetwork_is_said),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

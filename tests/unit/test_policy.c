@@ -6,6 +6,7 @@
 #include "policy_text.h"
 
 #include <cjson/cJSON.h>
+#include <malloc.h>
 
 struct row {
 	const char *what;
@@ -17,6 +18,7 @@ struct row {
 	uint16_t port;	    /* 0: 80 */
 	const char *auths;
 	const char *named; /* "policy rule field", or the peer authentication, that is to be named; NULL: not asked */
+	bool established;
 	enum l7_deny l7;
 };
 
@@ -59,6 +61,9 @@ static const struct row policy_rows[] = {
 	ROW("closed comes before DENY", "z DENY closed % a DENY: any", SLEEP, INVALID, .named = "z -1 -"),
 	ROW("closed, but a waypoint's", "c ALLOW closed waypoint", SLEEP, NONE),
 	ROW("closed, but dry-run", "c ALLOW closed dry", SLEEP, NONE),
+	ROW("closed, but let in before", "c DENY closed", SLEEP, NONE, .established = true),
+	ROW("let in before, the others count", "c DENY closed % a DENY: any", SLEEP, DENIED, .established = true,
+	    .named = "a 0 -"),
 };
 
 /* Istio: Authorization Policy, Source and Operation; Authorization Policy Conditions. */
@@ -180,6 +185,8 @@ static const struct row mtls_rows[] = {
 	ROW("STRICT before a closed policy", "c DENY closed", NULL, MTLS, .auths = "m mesh STRICT -", .named = "m"),
 	ROW("one that never was valid closes", "a ALLOW: any", SLEEP, INVALID,
 	    .auths = "x workload closed - % m mesh PERMISSIVE -", .named = "x"),
+	ROW("but what was let in before stays", "a ALLOW: any", SLEEP, NONE, .auths = "x workload closed -",
+	    .established = true),
 };
 
 struct made {
@@ -221,6 +228,7 @@ static void subject_of(const struct row *r, struct policy_subject *s, char *iden
 	assert_int_equal(ip_addr_parse(r->source ? r->source : "10.0.0.1", &s->source), 0);
 	assert_int_equal(ip_addr_parse("10.9.8.7", &s->destination.ip), 0);
 	s->destination.port = r->port ? r->port : 80;
+	s->established = r->established;
 }
 
 static void check_names(const struct row *r, const struct policy_verdict *v)
@@ -529,6 +537,90 @@ static void the_cache_tells_questions_apart(void **state)
 	policy_cache_free(cache);
 }
 
+/* A connection that is open and one that begins are two questions, in either order. */
+static void the_cache_tells_open_from_new(void **state)
+{
+	static const struct row r = ROW("", "c DENY closed", SLEEP, INVALID);
+	struct policy_cache *cache = policy_cache_new(8);
+	struct policy_verdict v;
+	struct policy_subject s;
+	char identity[128];
+	struct made m;
+
+	(void)state;
+	make(&m, &r);
+	subject_of(&r, &s, identity, sizeof(identity));
+	for (int i = 0; i < 4; i++) {
+		s.established = i % 2;
+		policy_cache_evaluate(cache, m.set, &s, &v);
+		assert_int_equal(v.allow, s.established);
+	}
+	done(&m);
+	policy_cache_free(cache);
+}
+
+/* What is asked again comes from the cache, also for another address that no range tells from the first: seen by the
+ * field's path, which each evaluation takes from the policy anew. */
+static void the_cache_answers_by_the_class_of_the_source(void **state)
+{
+	static const struct row r = ROW("", "d DENY: ip=10.0.0.0/8 & !ip=10.1.0.0/16", SLEEP, DENIED);
+	struct policy_cache *cache = policy_cache_new(64);
+	struct policy_subject s;
+	struct policy_verdict v;
+	char identity[128], later[] = "later", *path;
+	struct policy_field *f;
+	struct made m;
+
+	(void)state;
+	make(&m, &r);
+	f = &m.policies[0]->rules[0].groups[0].clauses[0].fields[0];
+	path = f->path;
+	subject_of(&r, &s, identity, sizeof(identity));
+	policy_cache_evaluate(cache, m.set, &s, &v);
+	assert_ptr_equal(v.field, path);
+	f->path = later;
+	policy_evaluate(m.set, &s, &v);
+	assert_ptr_equal(v.field, later);
+	for (uint8_t i = 1; i < 200; i++) {
+		s.source.b[14] = i;
+		policy_cache_evaluate(cache, m.set, &s, &v);
+		assert_ptr_equal(v.field, path);
+	}
+	s.source.b[13] = 1;
+	policy_cache_evaluate(cache, m.set, &s, &v);
+	assert_true(v.allow);
+	f->path = path;
+	done(&m);
+	policy_cache_free(cache);
+}
+
+/* However many ask, it holds what it was made for, and forgets instead of growing or mixing up. */
+static void the_cache_is_bounded(void **state)
+{
+	static const struct row r = ROW("", "a ALLOW: port=80", SLEEP, NONE);
+	struct policy_cache *cache = policy_cache_new(8);
+	struct policy_subject s;
+	struct policy_verdict v;
+	char identity[128];
+	size_t before;
+	struct made m;
+
+	(void)state;
+	make(&m, &r);
+	subject_of(&r, &s, identity, sizeof(identity));
+	before = mallinfo2().uordblks;
+	for (int round = 0; round < 2; round++) {
+		for (uint32_t port = 0; port < 65536; port++) {
+			s.destination.port = (uint16_t)port;
+			policy_cache_evaluate(cache, m.set, &s, &v);
+			assert_int_equal(v.allow, port == 80);
+		}
+	}
+	assert_true(mallinfo2().uordblks <= before);
+	done(&m);
+	policy_cache_free(cache);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -544,6 +636,9 @@ int main(void)
 		cmocka_unit_test(thousands_of_policies_are_summed_up),
 		cmocka_unit_test(a_new_set_is_new_to_the_cache),
 		cmocka_unit_test(the_cache_tells_questions_apart),
+		cmocka_unit_test(the_cache_tells_open_from_new),
+		cmocka_unit_test(the_cache_answers_by_the_class_of_the_source),
+		cmocka_unit_test(the_cache_is_bounded),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -108,6 +108,13 @@ static void accounts_are_of_the_policys_namespace(void **state)
 	assert_strings(field(p, 0), ATTRIBUTE_SERVICE_ACCOUNT, false, "=shop/a =other/b");
 	assert_strings(field(p, 1), ATTRIBUTE_SERVICE_ACCOUNT, true, "=shop/c");
 	policy_unref(p);
+	p = source("{serviceAccounts: [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]}");
+	assert_int_equal(field(p, 0)->n_strings, 16);
+	policy_unref(p);
+	p = accepted("{rules: [{when: [{key: source.serviceAccount, values: [a, other/b], notValues: [c]}]}]}");
+	assert_strings(field(p, 0), ATTRIBUTE_SERVICE_ACCOUNT, false, "=shop/a =other/b");
+	assert_strings(field(p, 1), ATTRIBUTE_SERVICE_ACCOUNT, true, "=shop/c");
+	policy_unref(p);
 	p = source("{trustDomains: [cluster.local, far.org], notTrustDomains: ['x*']}");
 	assert_strings(field(p, 0), ATTRIBUTE_TRUST_DOMAIN, false, "=example.org =old.org =older.org =far.org");
 	assert_strings(field(p, 1), ATTRIBUTE_TRUST_DOMAIN, true, "^x");
@@ -195,6 +202,10 @@ static void the_shape_of_a_policy(void **state)
 		     "[{}]}");
 	assert_true(p->target_ref && p->action == POLICY_DENY);
 	policy_unref(p);
+	p = accepted(
+		"{rules: [{to: [{operation: {paths: ['/', '*', '/a/*', '/{*}/b/', '/{**}/a.js', '{**}', '//']}}]}]}");
+	assert_int_equal(p->n_rules, 1);
+	policy_unref(p);
 	p = accepted("{action: AUDIT, targetRef: {kind: Service, group: '', name: w}}");
 	assert_true(p->target_ref && p->action == POLICY_AUDIT);
 	policy_unref(p);
@@ -248,6 +259,8 @@ static void a_dry_run_that_is_unclear(void **state)
 }
 
 /* --- what is refused --- */
+
+#define TEN(x) x x x x x x x x x x
 
 static void what_is_refused(void **state)
 {
@@ -308,11 +321,22 @@ static void what_is_refused(void **state)
 		{"{rules: [{from: [{source: {principal: [a]}}]}]}", "did you mean principals?"},
 		{"{rules: [{from: [{source: {notprincipals: [a]}}]}]}", "did you mean notPrincipals?"},
 		{"{rules: [{from: [{source: {serviceAccounts: ['*']}}]}]}", "wildcards"},
+		{"{rules: [{from: [{source: {serviceAccounts: ['shop/*']}}]}]}", "wildcards"},
+		{"{rules: [{from: [{source: {notServiceAccounts: ['a*']}}]}]}", "notServiceAccounts: wildcards"},
+		{"{rules: [{when: [{key: source.serviceAccount, values: ['*/a']}]}]}", "values: wildcards"},
+		{"{rules: [{when: [{key: source.serviceAccount, notValues: [a/b/c]}]}]}", "must be NAME or NAMESPACE"},
+		{"{rules: [{from: [{source: {serviceAccounts: [a/]}}]}]}", "must be NAME or NAMESPACE/NAME"},
+		{"{rules: [{from: [{source: {serviceAccounts: [" TEN(TEN("abc")) TEN("ab") "a/b]}}]}]}",
+		 "is longer than 320 characters"},
 		{"{rules: [{from: [{source: {serviceAccounts: [a/b/c]}}]}]}", "must be NAME or NAMESPACE/NAME"},
 		{"{rules: [{from: [{source: {serviceAccounts: [/b]}}]}]}", "must be NAME or NAMESPACE/NAME"},
 		{"{rules: [{from: [{source: {serviceAccounts: [a], principals: [b]}}]}]}", "exclude each other"},
 		{"{rules: [{from: [{source: {notServiceAccounts: [a], namespaces: [b]}}]}]}", "exclude each other"},
+		{"{rules: [{from: [{source: {serviceAccounts: [a], notNamespaces: [b]}}]}]}", "exclude each other"},
+		{"{rules: [{from: [{source: {notServiceAccounts: [a], notPrincipals: [b]}}]}]}", "exclude each other"},
 		{"{rules: [{from: [{source: {serviceAccounts: [a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q]}}]}]}", "at most 16"},
+		{"{rules: [{from: [{source: {notServiceAccounts: [a,b,c,d,e,f,g,h,i,j,k,l,m,n,o,p,q]}}]}]}",
+		 "notServiceAccounts: too many"},
 		{"{rules: [{from: [{source: {ipBlocks: [10.0.0.0/33]}}]}]}", "not an address or a range"},
 		{"{rules: [{from: [{source: {ipBlocks: [web]}}]}]}", "not an address or a range"},
 		{"{rules: [{from: [{source: {remoteIpBlocks: [web]}}]}]}", "not an address or a range"},
@@ -323,6 +347,12 @@ static void what_is_refused(void **state)
 		{"{rules: [{to: [{operation: {method: [GET]}}]}]}", "did you mean methods?"},
 		{"{rules: [{to: [{operation: {principals: [a]}}]}]}", "operation.principals: unknown field"},
 		{"{rules: [{to: [{operation: {}}]}]}", "must not be empty"},
+		{"{rules: [{to: [{operation: {paths: ['/a/{b}']}}]}]}", "paths: braces are for the templates"},
+		{"{rules: [{to: [{operation: {paths: ['/a/{*']}}]}]}", "braces are for"},
+		{"{rules: [{to: [{operation: {paths: ['/a{*}']}}]}]}", "braces are for"},
+		{"{rules: [{to: [{operation: {notPaths: ['/{**}/a/{*}']}}]}]}", "notPaths: no template may follow"},
+		{"{rules: [{to: [{operation: {paths: ['/{*}/a*']}}]}]}", "beside a template"},
+		{"{rules: [{to: [{operation: {paths: ['/{*}//a']}}]}]}", "beside a template"},
 		{"{rules: [{when: []}]}", "not an empty one"},
 		{"{rules: [{when: [{key: source.ips, values: [a]}]}]}", "did you mean source.ip?"},
 		{"{rules: [{when: [{key: destination.labels, values: [a]}]}]}", "unknown attribute"},
@@ -365,6 +395,15 @@ static void what_warns(void **state)
 		 ""},
 		{"{rules: [{from: [{source: {notPrincipals: [a]}}]}]}", "plaintext, which has no identity, matches"},
 		{"{rules: [{from: [{source: {notPrincipals: [a], namespaces: [b]}}]}]}", ""},
+		{"{rules: [{to: [{operation: {notPorts: ['1']}}]}]}",
+		 "rules[0].to[0].operation.notPorts: only says what is not allowed: plaintext"},
+		{"{rules: [{from: [{source: {notIpBlocks: [10.0.0.0/8]}}], when: [{key: destination.port, notValues: "
+		 "['1']}]}]}",
+		 "rules[0].from[0].source.notIpBlocks: only says what is not allowed: plaintext"},
+		{"{rules: [{}, {when: [{key: source.ip, notValues: [10.0.0.1]}]}]}",
+		 "rules[1].when[0].notValues: only"},
+		{"{rules: [{from: [{source: {notIpBlocks: [10.0.0.0/8]}}], to: [{operation: {ports: ['1']}}]}]}", ""},
+		{"{action: DENY, rules: [{to: [{operation: {notPorts: ['1']}}]}]}", ""},
 		{"{rules: [{from: [{source: {notNamespaces: [a]}}], when: [{key: source.principal, values: ['*']}]}]}",
 		 ""},
 		{"{rules: [{from: [{source: {namespaces: [b]}}, {source: {notNamespaces: [a]}}]}]}", "plaintext"},

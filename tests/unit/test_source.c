@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Documents of manifests: what is applied, warned of, refused, kept, and how it is said. */
+#include "agent/engine/source/file.h"
 #include "manifests.h"
 
 #include <fcntl.h>
@@ -166,6 +167,40 @@ static void kept_state_is_its_sources(void **state)
 	unlink(path);
 }
 
+/* The hash of a file's JSON is the line before it: nothing of a file that was changed, or cut, comes back. */
+static void kept_state_that_is_damaged_is_not_used(void **state)
+{
+	static const char allow[] = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, "
+				    "namespace: a}\nspec: {rules: []}\n";
+	char path[] = "/tmp/warren-state-XXXXXX";
+	int fd = mkstemp(path);
+	_cleanup_free_ char *text = NULL;
+	char *name;
+	size_t len;
+
+	(void)state;
+	assert_true(fd >= 0);
+	close(fd);
+	reload(allow);
+	assert_int_equal(store_save(&store, path, "dir:/a"), 0);
+	assert_int_equal(file_read(AT_FDCWD, path, &text, &len), 0);
+	name = memmem(text, len, "\"rules\":[]", 10);
+	assert_non_null(name);
+	for (int damage = 0; damage < 4; damage++) {
+		struct store other = {.quiet = true};
+		FILE *f = fopen(path, "w");
+
+		name[1] = damage == 0 ? 'R' : 'r'; /* then it would allow what it does not */
+		assert_non_null(f);
+		assert_int_equal(fwrite(text, damage == 1 ? len - 1 : damage == 2 ? 20 : len, 1, f), 1);
+		fclose(f);
+		assert_int_equal(store_load(&other, path, "dir:/a"), damage == 3 ? 0 : -EBADMSG);
+		assert_int_equal(store_count(&other), damage == 3);
+		store_done(&other);
+	}
+	unlink(path);
+}
+
 static int problem_line(int i)
 {
 	const cJSON *p = cJSON_GetArrayItem(store.problems, i);
@@ -322,6 +357,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(null_is_as_good_as_absent, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(broken_yaml_keeps_the_file, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(kept_state_is_its_sources, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(kept_state_that_is_damaged_is_not_used, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_broken_document_hides_no_other, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(lines_count_from_the_files_start, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(anchors_and_merge_keys_are_resolved, set_up, tear_down),

@@ -61,6 +61,15 @@ static void add_summary(cJSON *p)
 	add_pod_count(p);
 }
 
+static void print_each(const char *what, const cJSON *texts)
+{
+	const cJSON *i;
+
+	cJSON_ArrayForEach(i, texts) {
+		printf("    %s: %s\n", what, cJSON_IsString(i) ? i->valuestring : "?");
+	}
+}
+
 static void print_pod(const cJSON *pod)
 {
 	printf("  pod %s/%s", text_of(pod, "namespace"), text_of(pod, "name"));
@@ -69,6 +78,8 @@ static void print_pod(const cJSON *pod)
 	if (*text_of(pod, "loses_to"))
 		printf("  another one counts: %s", text_of(pod, "loses_to"));
 	printf("\n");
+	print_each("counts before", member(pod, "wins_over"));
+	print_each("not enforced for", member(pod, "not_enforced_for"));
 }
 
 static void print_policy(const cJSON *p)

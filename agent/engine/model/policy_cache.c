@@ -21,7 +21,7 @@ struct cache_key {
 	struct ip_addr destination;
 	uint16_t port;
 	uint16_t identity_len; /* UINT16_MAX: plaintext */
-	uint32_t zero;
+	uint32_t established;
 	char identity[CACHED_IDENTITY_MAX];
 };
 
@@ -67,7 +67,7 @@ static size_t make_key(struct cache_key *k, const struct policy_set *s, const st
 	k->destination = subject->destination.ip;
 	k->port = subject->destination.port;
 	k->identity_len = subject->identity ? (uint16_t)len : UINT16_MAX;
-	k->zero = 0;
+	k->established = subject->established;
 	if (len)
 		memcpy(k->identity, subject->identity, len);
 	return offsetof(struct cache_key, identity) + len;

@@ -175,13 +175,14 @@ static bool explain_mode(struct explanation *e, enum wr_reason *reason)
 static bool explain_closed(struct explanation *e, enum wr_reason *reason)
 {
 	const struct peer_auth *auth = e->set->auth.closed;
+	bool established = e->view->subject->established;
 	cJSON *o;
 
 	if (auth) {
-		o = add_step(e, "invalid", "deny");
+		o = add_step(e, "invalid", established ? "keeps out new ones only" : "deny");
 		if (!o || !add_name(o, auth->namespace_, auth->name))
 			return false;
-		*reason = WR_REASON_POLICY_INVALID;
+		*reason = established ? *reason : WR_REASON_POLICY_INVALID;
 	}
 	for (size_t i = 0; i < e->set->n_policies; i++) {
 		const struct policy *p = e->set->policies[i];
@@ -193,12 +194,13 @@ static bool explain_closed(struct explanation *e, enum wr_reason *reason)
 			     closes	     ? "invalid"
 			     : p->target_ref ? "target_ref"
 					     : "audit",
-			     !closes	  ? "decides nothing here"
-			     : p->dry_run ? "dry run: would deny"
-					  : "deny");
+			     !closes	   ? "decides nothing here"
+			     : p->dry_run  ? "dry run: would deny"
+			     : established ? "keeps out new ones only"
+					   : "deny");
 		if (!o || !add_name(o, p->namespace_, p->name))
 			return false;
-		if (closes && !p->dry_run)
+		if (closes && !p->dry_run && !established)
 			*reason = WR_REASON_POLICY_INVALID;
 	}
 	return true;
@@ -230,7 +232,9 @@ static bool explain_dry_run(struct explanation *e, struct policy_verdict *d)
 	if (!explain_class(e, CLASS_DRY_DENY, "dry run of deny", &deny) ||
 	    !explain_class(e, CLASS_DRY_ALLOW, "dry run of allow", &allow))
 		return false;
-	policy_dry_run(e->set, deny ? deny : e->set->dry_closed, allow, d);
+	if (!deny && !e->view->subject->established)
+		deny = e->set->dry_closed;
+	policy_dry_run(e->set, deny, allow, d);
 	return true;
 }
 

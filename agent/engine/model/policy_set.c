@@ -245,7 +245,7 @@ static void decide(const struct policy_set *s, struct policy_view *v, struct pol
 
 	if (strict) {
 		deny(d, WR_REASON_MTLS_REQUIRED, NULL, strict);
-	} else if (s->auth.closed || s->closed) {
+	} else if ((s->auth.closed || s->closed) && !v->subject->established) {
 		deny(d, WR_REASON_POLICY_INVALID, s->auth.closed ? NULL : s->closed, s->auth.closed);
 	} else if (s->index[CLASS_DENY] && policy_index_find(s->index[CLASS_DENY], v, &near)) {
 		deny(d, WR_REASON_POLICY_DENY, NULL, NULL);
@@ -281,7 +281,7 @@ void policy_evaluate(const struct policy_set *s, const struct policy_subject *su
 		policy_view_init(&v, subject);
 		decide(s, &v, &d);
 		if (!s->index[CLASS_DRY_DENY] || !policy_index_find(s->index[CLASS_DRY_DENY], &v, &dry_deny))
-			dry_deny.policy = s->dry_closed;
+			dry_deny.policy = subject->established ? NULL : s->dry_closed;
 		if (!s->dry_allow || !policy_index_find(s->index[CLASS_DRY_ALLOW], &v, &dry_allow))
 			dry_allow.policy = NULL;
 		policy_dry_run(s, dry_deny.policy, dry_allow.policy, &d);

@@ -53,7 +53,8 @@ bool admission_check(const struct conn *c, bool first, struct policy_verdict *re
 	struct worker *w = p->w;
 	struct policy_subject s = {.identity = c->kind == CONN_IN_HBONE ? c->tunnel->verify.peer : NULL,
 				   .source = c->client.ip,
-				   .destination = c->dst};
+				   .destination = c->dst,
+				   .established = !first};
 
 	policy_cache_evaluate(w->verdicts, p->workload->policy, &s, ret);
 	if (!ret->allow || (first && (ret->would_deny || ret->would_allow)))

@@ -42,10 +42,15 @@ static struct policy_entry *find_or_add(struct policies *p, const char *key)
 	return NULL;
 }
 
+/* In the root namespace without a selector that could be read. */
+static bool is_bad_mesh_policy(const struct policy *p)
+{
+	return p->closed && p->scope == SCOPE_MESH;
+}
+
 bool policies_is_bad_mesh(const struct policy_entry *e)
 {
-	return e->policy ? e->policy->closed && e->policy->every_namespace
-			 : e->peer_auth->closed && e->peer_auth->scope == SCOPE_MESH;
+	return e->policy ? is_bad_mesh_policy(e->policy) : e->peer_auth->closed && e->peer_auth->scope == SCOPE_MESH;
 }
 
 static void say_closed(const struct policies *p, const struct policy_entry *e)
@@ -212,11 +217,6 @@ static struct policy_label *labels_of(const cJSON *labels, size_t *ret_n)
 	}
 	*ret_n = n;
 	return list;
-}
-
-static bool is_bad_mesh_policy(const struct policy *p)
-{
-	return p->closed && p->every_namespace;
 }
 
 /* Who has one already: what a policy of the mesh says beside it could only take away from that. */

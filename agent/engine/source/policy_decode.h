@@ -61,6 +61,7 @@ enum value_form {
 	FORM_PORT,
 	FORM_L7,       /* texts, checked and not kept */
 	FORM_L7_RANGE, /* ranges, as well */
+	FORM_L7_PATH,  /* paths, as well */
 };
 /* Reads the list of values of one field, whose path is in f and whose policy is in `namespace_`. 0, -EINVAL (c is
  * refused) or -ENOMEM. */

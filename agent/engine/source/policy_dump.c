@@ -105,21 +105,58 @@ static void add_content(cJSON *o, const struct policy_entry *e)
 
 /* --- pods --- */
 
-/* The other PeerAuthentication of the same level that counts for this pod in place of d's; NULL: d's own does. */
-static const struct peer_auth *winner(const struct dump *d, const struct resource *pod)
+static cJSON *name_of(const struct peer_auth *a)
+{
+	char name[600];
+
+	snprintf(name, sizeof(name), "%.250s/%.250s", a->namespace_, a->name);
+	return cJSON_CreateString(name);
+}
+
+/* Of several PeerAuthentications of one level the oldest counts for a pod: which one instead of d's, or which ones d's
+ * takes the place of. */
+static void add_rivals(const struct dump *d, const struct resource *pod, cJSON *item)
 {
 	const struct peer_auth *mine = d->e->peer_auth, *best = mine;
+	cJSON *others = cJSON_CreateArray();
 	struct table_iter it = {0};
 	const struct policy_entry *e;
 
-	while ((e = table_next(&d->a->policies.entries, &it))) {
+	while (policies_decides(&d->a->policies, d->e) && (e = table_next(&d->a->policies.entries, &it))) {
 		const struct peer_auth *a = e->peer_auth;
 
-		if (a && !a->closed && a->scope == mine->scope && policies_decides(&d->a->policies, e) &&
-		    peer_auth_wins(a, best) && policies_covers(e, pod->namespace_, decode_labels(pod->tree)))
+		if (!a || a == mine || a->closed || a->scope != mine->scope || !policies_decides(&d->a->policies, e) ||
+		    !policies_covers(e, pod->namespace_, decode_labels(pod->tree)))
+			continue;
+		cJSON_AddItemToArray(others, name_of(a));
+		if (peer_auth_wins(a, best))
 			best = a;
 	}
-	return best == mine ? NULL : best;
+	if (best != mine)
+		cJSON_AddItemToObject(item, "loses_to", name_of(best));
+	else if (cJSON_GetArraySize(others))
+		cJSON_AddItemToObject(item, "wins_over", take_ptr(others));
+	cJSON_Delete(others);
+}
+
+/* What of an enrolled pod no policy is enforced for: it carries TCP alone. */
+static void add_not_reached(const struct resource *pod, cJSON *item)
+{
+	const cJSON *c, *port;
+	cJSON *list = cJSON_AddArrayToObject(item, "not_enforced_for");
+	char text[80];
+
+	cJSON_ArrayForEach(c, get(get(pod->tree, "spec"), "containers")) {
+		cJSON_ArrayForEach(port, get(c, "ports")) {
+			const char *protocol = decode_string(port, "protocol", "TCP");
+
+			if (!strcmp(protocol, "TCP"))
+				continue;
+			snprintf(text, sizeof(text), "port %d: %.40s is not TCP", get(port, "containerPort")->valueint,
+				 protocol);
+			cJSON_AddItemToArray(list, cJSON_CreateString(text));
+		}
+	}
 }
 
 /* A bad policy of the mesh leaves a pod alone that has no other. */
@@ -142,19 +179,17 @@ static void add_pod(const struct dump *d, const struct resource *pod, const stru
 	const char *why = workload_outside(w) ? workload_outside(w)
 			  : is_spared(d, pod) ? "it has no other policy"
 					      : NULL;
-	const struct peer_auth *other = d->e->peer_auth && !d->e->peer_auth->closed ? winner(d, pod) : NULL;
-	char name[600];
 	cJSON *item = cJSON_CreateObject();
 
 	cJSON_AddStringToObject(item, "uid", w->uid);
 	cJSON_AddStringToObject(item, "namespace", w->namespace_);
 	cJSON_AddStringToObject(item, "name", w->name);
-	if (other) {
-		snprintf(name, sizeof(name), "%.250s/%.250s", other->namespace_, other->name);
-		cJSON_AddStringToObject(item, "loses_to", name);
-	}
+	if (d->e->peer_auth && !d->e->peer_auth->closed)
+		add_rivals(d, pod, item);
 	if (why)
 		cJSON_AddStringToObject(item, "not_enforced", why);
+	else
+		add_not_reached(pod, item);
 	cJSON_AddItemToArray(cJSON_GetObjectItemCaseSensitive(o, "pods"), item);
 }
 

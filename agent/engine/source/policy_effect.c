@@ -13,6 +13,25 @@ static const struct policy_field *find_identity(const struct policy_clause *c, b
 	return NULL;
 }
 
+/* The first field of a rule of which all are negated; NULL: there are others, or none. */
+static const struct policy_field *find_only_negated(const struct policy_rule *rule)
+{
+	const struct policy_field *first = NULL;
+
+	for (size_t g = 0; g < rule->n_groups; g++) {
+		for (size_t c = 0; c < rule->groups[g].n_clauses; c++) {
+			const struct policy_clause *clause = &rule->groups[g].clauses[c];
+
+			for (size_t f = 0; f < clause->n_fields; f++) {
+				if (!clause->fields[f].negate)
+					return NULL;
+				first = first ? first : &clause->fields[f];
+			}
+		}
+	}
+	return first;
+}
+
 /* Nobody's name is on no list: a rule that only says who may not come lets in whoever shows no identity. */
 static void warn_plaintext(struct check *check, const struct policy_rule *rule, const cJSON *at)
 {
@@ -32,9 +51,10 @@ static void warn_plaintext(struct check *check, const struct policy_rule *rule, 
 		if (always)
 			return;
 	}
+	negated = negated ? negated : find_only_negated(rule);
 	if (negated)
 		check_warn(check, at,
-			   "spec.%s: only says who is not allowed: plaintext, which has no identity, matches",
+			   "spec.%s: only says what is not allowed: plaintext, which has no identity, matches",
 			   negated->path);
 }
 
@@ -77,7 +97,9 @@ static void warn_allow(struct check *c, const struct policy *p, const cJSON *rul
 	size_t possible = 0;
 
 	for (size_t i = 0; i < p->n_rules; i++, at = at ? at->next : NULL) {
-		possible += !has_l7(&p->rules[i]);
+		if (has_l7(&p->rules[i]))
+			continue;
+		possible++;
 		warn_plaintext(c, &p->rules[i], at);
 	}
 	if (p->n_rules && !possible)

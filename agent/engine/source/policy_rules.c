@@ -41,7 +41,7 @@ static const struct field_kind {
 		  {"hosts", "notHosts", ATTRIBUTE_L7, FORM_L7},
 		  {"ports", "notPorts", ATTRIBUTE_DESTINATION_PORT, FORM_PORT},
 		  {"methods", "notMethods", ATTRIBUTE_L7, FORM_L7},
-		  {"paths", "notPaths", ATTRIBUTE_L7, FORM_L7},
+		  {"paths", "notPaths", ATTRIBUTE_L7, FORM_L7_PATH},
 		  {NULL},
 },
   keys[] = {

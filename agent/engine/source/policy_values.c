@@ -197,6 +197,36 @@ static int add_port(struct values *v, const cJSON *at)
 	return 0;
 }
 
+/* Istio's path templates: {*} stands for one piece, {**} for the rest, with no other template behind it. Beside them
+ * the pieces are of letters that RFC 3986 (3.3) has for them. NULL: it is in order. */
+static const char *path_mistake(const char *path)
+{
+	static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~%!$&'()+,;:@=";
+	bool template = strstr(path, "{*}") || strstr(path, "{**}"), rest = false;
+	size_t n;
+
+	for (path += *path == '/'; *path; path += n + (path[n] == '/')) {
+		n = strcspn(path, "/");
+		if ((n == 3 && !memcmp(path, "{*}", 3)) || (n == 4 && !memcmp(path, "{**}", 4))) {
+			if (rest)
+				return "no template may follow {**}";
+			rest = n == 4;
+		} else if (memchr(path, '{', n) || memchr(path, '}', n)) {
+			return "braces are for the templates {*} and {**}, each a piece of its own";
+		} else if (template && (!n || strspn(path, letters) < n)) {
+			return "beside a template a piece must not be empty, nor have a '*'";
+		}
+	}
+	return NULL;
+}
+
+static int check_path(struct values *v, const cJSON *at)
+{
+	const char *mistake = path_mistake(at->valuestring);
+
+	return mistake ? bad(v, at, mistake, at->valuestring) : 0;
+}
+
 static int add_value(struct values *v, enum value_form form, const cJSON *at)
 {
 	switch (form) {
@@ -212,6 +242,8 @@ static int add_value(struct values *v, enum value_form form, const cJSON *at)
 		return add_range(v, at, form == FORM_RANGE);
 	case FORM_PORT:
 		return add_port(v, at);
+	case FORM_L7_PATH:
+		return check_path(v, at);
 	case FORM_L7:
 		return 0;
 	default:

@@ -351,6 +351,9 @@ static void load_state(struct source *s)
 	if (e == -ESTALE)
 		log_info("source", "%s: the last good configuration is another source's, not used for %s",
 			 s->state_path, s->cfg.spec);
+	else if (e == -EBADMSG)
+		log_error("source", "%s: is damaged, and not used: what the manifests no longer say is not in force",
+			  s->state_path);
 	else if (e < 0 && e != -ENOENT)
 		log_warn("source", "%s: cannot use the last good configuration: %s", s->state_path, strerror(-e));
 }

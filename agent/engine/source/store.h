@@ -34,7 +34,7 @@ void store_end(struct store *s);
 void store_done(struct store *s);
 size_t store_count(const struct store *s);
 /* store_file.c: writes the resources in force to path, atomically, with the source they came from; reads them back at
- * start. 0 or -errno; -ESTALE: they are another source's. */
+ * start. 0 or -errno; -ESTALE: they are another source's; -EBADMSG: the file is not as it was written. */
 int store_save(const struct store *s, const char *path, const char *source);
 int store_load(struct store *s, const char *path, const char *source);
 /* Every resource and every problem as source_dump() lists them. */

@@ -1,16 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What was last good, on disk: a restart keeps in force what the manifests no longer say readably. The resources of a
- * store leave as one JSON file and come back as documents that are judged anew. Called by source.c.
+ * store leave as one file, a line with the hash of the JSON behind it, and come back as documents that are judged anew.
+ * A file that is not what was written is not used: half a policy is another policy. Called by source.c.
  */
 #include "engine/base/cleanup.h"
 #include "store.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <openssl/sha.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
+
+/* SHA-256 in hexadecimal digits, and the end of the line. */
+#define HASH_LINE (2 * SHA256_DIGEST_LENGTH + 1)
 
 static cJSON *in_force(const struct store *s)
 {
@@ -33,12 +39,23 @@ static cJSON *in_force(const struct store *s)
 	return array;
 }
 
+static void hash_line(const char *text, size_t len, char ret[HASH_LINE + 1])
+{
+	unsigned char hash[SHA256_DIGEST_LENGTH];
+
+	(void)SHA256((const unsigned char *)text, len, hash);
+	for (size_t i = 0; i < sizeof(hash); i++)
+		snprintf(ret + 2 * i, 3, "%02x", hash[i]);
+	memcpy(ret + HASH_LINE - 1, "\n", 2);
+}
+
 int store_save(const struct store *s, const char *path, const char *source)
 {
 	_cleanup_free_ char *tmp = NULL, *text = NULL;
 	_cleanup_close_ int fd = -1;
 	cJSON *o = cJSON_CreateObject();
-	size_t len;
+	char hash[HASH_LINE + 1];
+	struct iovec iov[2] = {{.iov_base = hash, .iov_len = HASH_LINE}};
 
 	cJSON_AddStringToObject(o, "source", source);
 	cJSON_AddItemToObject(o, "resources", in_force(s));
@@ -46,11 +63,12 @@ int store_save(const struct store *s, const char *path, const char *source)
 	cJSON_Delete(o);
 	if (!text || asprintf(&tmp, "%s.tmp", path) < 0)
 		return -ENOMEM;
-	len = strlen(text);
+	iov[1] = (struct iovec){.iov_base = text, .iov_len = strlen(text)};
+	hash_line(text, iov[1].iov_len, hash);
 	fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
-	if (write(fd, text, len) != (ssize_t)len || fsync(fd) < 0 || rename(tmp, path) < 0) {
+	if (writev(fd, iov, 2) != (ssize_t)(HASH_LINE + iov[1].iov_len) || fsync(fd) < 0 || rename(tmp, path) < 0) {
 		int e = errno ? -errno : -ENOSPC;
 
 		(void)unlink(tmp);
@@ -63,6 +81,7 @@ static int slurp(const char *path, cJSON **ret)
 {
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
 	_cleanup_free_ char *text = NULL;
+	char hash[HASH_LINE + 1];
 	struct stat st;
 
 	if (fd < 0 || fstat(fd, &st) < 0)
@@ -72,7 +91,12 @@ static int slurp(const char *path, cJSON **ret)
 		return -ENOMEM;
 	if (read(fd, text, (size_t)st.st_size) != st.st_size)
 		return -EIO;
-	*ret = cJSON_Parse(text);
+	if (st.st_size < HASH_LINE)
+		return -EBADMSG;
+	hash_line(text + HASH_LINE, (size_t)st.st_size - HASH_LINE, hash);
+	if (memcmp(hash, text, HASH_LINE))
+		return -EBADMSG;
+	*ret = cJSON_Parse(text + HASH_LINE);
 	return *ret ? 0 : -EBADMSG;
 }
 

@@ -89,7 +89,7 @@ struct policy {
 	enum policy_action action;
 	bool dry_run;	 /* annotation istio.io/dry-run */
 	bool target_ref; /* bound to a waypoint by targetRefs: decides nothing here */
-	bool closed;	 /* its document never was valid: denies whatever it covers, has no rules */
+	bool closed;	 /* its document never was valid: denies new connections, has no rules */
 	struct policy_rule *rules;
 	size_t n_rules;
 };
@@ -157,6 +157,7 @@ struct policy_subject {
 	const char *identity; /* the peer's verified SPIFFE ID (spiffe://...); NULL: plaintext */
 	struct ip_addr source;
 	struct ip_port destination; /* address and port of the pod */
+	bool established;	    /* it was let in before: a closed policy keeps out new ones only */
 };
 
 struct policy_verdict {
@@ -171,8 +172,8 @@ struct policy_verdict {
 	const struct policy *would_deny, *would_allow;
 };
 
-/* The order: peer authentication, closed policies, DENY (and CUSTOM, whose provider cannot be asked here), ALLOW. Set
- * NULL allows. */
+/* The order: peer authentication, closed policies (for new connections), DENY (and CUSTOM, whose provider cannot be
+ * asked here), ALLOW. Set NULL allows. */
 void policy_evaluate(const struct policy_set *s, const struct policy_subject *subject, struct policy_verdict *ret);
 /* What decided, as "AuthorizationPolicy/<namespace>/<name>" or "PeerAuthentication/..."; "" when nothing did. */
 void policy_verdict_name(const struct policy_verdict *v, char *buf, size_t size);
