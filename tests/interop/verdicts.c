@@ -126,7 +126,7 @@ int main(int argc, char **argv)
 	int r = 0;
 
 	log_set_level("error");
-	if (argc != 2 || file_read(AT_FDCWD, argv[1], &text, &len) < 0) {
+	if (argc != 2 || file_read(AT_FDCWD, argv[1], &text, &len, NULL) < 0) {
 		fprintf(stderr, "verdicts: name a file with sets and subjects\n");
 		return 2;
 	}

@@ -50,7 +50,7 @@ static cJSON *read_table(const char *name)
 	size_t len = 0;
 
 	assert_true(asprintf(&path, "tests/policy/%s", name) > 0);
-	if (file_read(AT_FDCWD, path, &text, &len) < 0)
+	if (file_read(AT_FDCWD, path, &text, &len, NULL) < 0)
 		fail_msg("%s: cannot be read: run it from the root of the sources", path);
 	parsed = NULL;
 	assert_int_equal(yaml_parse(text, len, &handlers, path), 0);

@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Manifest files: a name comes in, its text leaves. Called by source.c and lint.c. */
+/* Manifest files: a name comes in, its text leaves. Called by folder.c and lint.c. */
 #include "file.h"
 #include "engine/base/cleanup.h"
 #include "yaml.h"
 
 #include <fcntl.h>
-#include <sys/stat.h>
 
-int file_read(int dir, const char *name, char **ret, size_t *ret_len)
+int file_read(int dir, const char *name, char **ret, size_t *ret_len, struct stat *ret_st)
 {
 	_cleanup_close_ int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	_cleanup_free_ char *text = NULL;
@@ -34,6 +33,8 @@ int file_read(int dir, const char *name, char **ret, size_t *ret_len)
 	}
 	*ret = take_ptr(text);
 	*ret_len = len;
+	if (ret_st)
+		*ret_st = st;
 	return 0;
 }
 

@@ -38,7 +38,8 @@ static int judge(struct store *s, const char *file)
 	_cleanup_free_ char *text = NULL;
 	struct reading r = {s, file};
 	size_t len = 0;
-	int e = strcmp(file, "-") ? file_read(AT_FDCWD, file, &text, &len)
+	struct stat st;
+	int e = strcmp(file, "-") ? file_read(AT_FDCWD, file, &text, &len, &st)
 				  : file_read_stream(STDIN_FILENO, &text, &len);
 
 	if (e < 0)

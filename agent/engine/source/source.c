@@ -8,14 +8,9 @@
 #include "engine/base/cleanup.h"
 #include "engine/base/log.h"
 #include "engine/io/loop.h"
-#include "file.h"
-#include "store.h"
-#include "yaml.h"
+#include "folder.h"
 
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -26,7 +21,6 @@
 #define SETTLE_MS 30
 /* Looks at the folder itself now and then: a mount over it or its removal sends no event. */
 #define LOOK_MS 1000
-#define FILES_MAX 10000
 
 struct source {
 	struct source_config cfg;
@@ -35,6 +29,7 @@ struct source {
 	struct watch watch;
 	int watch_id;
 	struct timer settle, look;
+	struct folder folder;
 	struct store store;
 	struct assembly assembly;
 	dev_t dev;
@@ -83,133 +78,17 @@ static void clear_alarm(struct source *s)
 
 /* --- reading --- */
 
-struct reading {
-	struct source *s;
-	const char *file;
-};
-
-static void document(void *arg, cJSON *tree, int line)
-{
-	struct reading *r = arg;
-
-	store_put(&r->s->store, r->file, line, tree);
-}
-
-static void broken(void *arg, const struct yaml_error *error)
-{
-	struct reading *r = arg;
-
-	store_keep_file(&r->s->store, r->file, error->line, error->reason);
-}
-
-static void read_file(struct source *s, int dir, const char *name)
-{
-	_cleanup_free_ char *text = NULL, *path = NULL;
-	static const struct yaml_handlers handlers = {document, broken};
-	struct reading r = {.s = s};
-	size_t len = 0;
-	int e = file_read(dir, name, &text, &len);
-
-	if (asprintf(&path, "%s/%s", s->path, name) < 0)
-		return;
-	r.file = path;
-	if (e < 0) {
-		/* Deleted between listing and reading is a deletion. */
-		if (e != -ENOENT)
-			store_keep_file(&s->store, path, 0, e == -EFBIG ? "file is too large" : strerror(-e));
-		return;
-	}
-	if (yaml_parse(text, len, &handlers, &r) == -ENOMEM)
-		store_keep_file(&s->store, path, 0, "out of memory");
-}
-
-static int is_visible(const struct dirent *d)
-{
-	return d->d_name[0] != '.';
-}
-
-static bool is_manifest(const char *name)
-{
-	const char *dot = strrchr(name, '.');
-
-	return dot && (!strcmp(dot, ".yaml") || !strcmp(dot, ".yml") || !strcmp(dot, ".json"));
-}
-
-static int count_manifests(struct dirent *const *names, int n)
-{
-	int manifests = 0;
-
-	for (int i = 0; i < n; i++)
-		manifests += is_manifest(names[i]->d_name);
-	return manifests;
-}
-
-/* One line for all that is passed over, whatever else is kept in the folder: a manifest may be among it. */
-static void pass_over(struct source *s, struct dirent *const *names, int n)
-{
-	int others = n - count_manifests(names, n), said = 0;
-	char text[300];
-	size_t len = (size_t)snprintf(text, sizeof(text), "not read, as only *.yaml, *.yml and *.json are:");
-
-	for (int i = 0; i < n && said < 3; i++)
-		if (!is_manifest(names[i]->d_name) && len < sizeof(text))
-			len += (size_t)snprintf(text + len, sizeof(text) - len, "%s %.60s", said++ ? "," : "",
-						names[i]->d_name);
-	if (others > said)
-		snprintf(text + len, sizeof(text) - len, " and %d more", others - said);
-	if (others)
-		store_pass_over(&s->store, s->path, text);
-}
-
-/* Whether something has happened to the folder that has not been looked at yet. */
-static bool is_disturbed(const struct source *s)
-{
-	struct pollfd p = {.fd = s->watch.fd, .events = POLLIN};
-
-	return poll(&p, 1, 0) > 0;
-}
-
-static void read_files(struct source *s, int dir, struct dirent *const *names, int n)
-{
-	store_begin(&s->store);
-	for (int i = 0; i < n; i++)
-		if (is_manifest(names[i]->d_name))
-			read_file(s, dir, names[i]->d_name);
-	pass_over(s, names, n);
-	/* Names that change meanwhile may be missing from the list, or lead nowhere by now: another read is due. */
-	if (is_disturbed(s))
-		store_disturbed(&s->store);
-	store_end(&s->store);
-}
-
 /* 0 when the folder was read; an alarm is set otherwise. */
 static int read_folder(struct source *s)
 {
-	_cleanup_close_ int dir = open(s->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	struct dirent **names = NULL;
-	int n, manifests;
+	_cleanup_free_ char *why = NULL;
+	int r = folder_read(&s->folder, &s->store, s->watch.fd, &why);
 
-	if (dir < 0) {
-		set_alarm(s, "%s cannot be read: %s", s->path, strerror(errno));
-		return -1;
-	}
-	n = scandirat(dir, ".", &names, is_visible, alphasort);
-	if (n < 0) {
-		set_alarm(s, "%s cannot be listed: %s", s->path, strerror(errno));
-		return -1;
-	}
-	manifests = count_manifests(names, n);
-	if ((manifests == 0 && store_count(&s->store)) || manifests > FILES_MAX) {
-		set_alarm(s, manifests ? "%s holds too many files" : "%s is empty all at once", s->path);
-		manifests = -1;
-	} else {
-		read_files(s, dir, names, n);
+	if (r < 0)
+		set_alarm(s, "%s", why ? why : "out of memory");
+	else
 		clear_alarm(s);
-	}
-	for (int i = 0; i < n; i++)
-		free(names[i]);
-	free(names);
-	return manifests < 0 ? -1 : 0;
+	return r;
 }
 
 static bool is_empty(const struct model_delta *d)
@@ -366,6 +245,7 @@ static bool is_dir(const struct source_config *cfg)
 static int set_paths(struct source *s)
 {
 	s->path = strdup(s->cfg.spec + 4);
+	s->folder.path = s->path;
 	if (s->cfg.state_dir && asprintf(&s->state_path, "%s/resources.json", s->cfg.state_dir) < 0)
 		s->state_path = NULL;
 	return s->path && (s->state_path || !s->cfg.state_dir) ? 0 : -ENOMEM;
@@ -389,6 +269,7 @@ int source_read_trust_domain(const struct source_config *cfg, char **ret)
 	if (s.path)
 		(void)read_folder(&s);
 	r = r < 0 ? r : mesh_settings_domain(&o, &s.store, ret);
+	folder_done(&s.folder);
 	store_done(&s.store);
 	free(s.path);
 	free(s.state_path);
@@ -454,6 +335,7 @@ struct source *source_free(struct source *s)
 	loop_timer_cancel(s->loop, &s->settle);
 	loop_timer_cancel(s->loop, &s->look);
 	assemble_done(&s->assembly);
+	folder_done(&s->folder);
 	store_done(&s->store);
 	free(s->path);
 	free(s->state_path);

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The resources in force. Documents come in from source.c, lint.c and store_file.c, are judged by decode.c and kept;
+ * The resources in force. Documents come in from folder.c, lint.c and store_file.c, are judged by decode.c and kept;
  * trees are read by assemble.c and its neighbours, and lists leave for people.
  */
 #include "store.h"
+#include "engine/base/array.h"
 #include "engine/base/cleanup.h"
 #include "engine/base/log.h"
 
@@ -141,6 +142,55 @@ static void exchange(struct store *s, struct resource *r, cJSON **place, cJSON *
 	s->changed = true;
 }
 
+/* --- what a file held --- */
+
+void store_hold(struct store *s, struct store_held *held)
+{
+	s->holding = held;
+	if (held) {
+		store_held_done(held);
+		held->whole = true;
+	}
+}
+
+void store_held_done(struct store_held *held)
+{
+	free(held->list);
+	*held = (struct store_held){0};
+}
+
+static void note(struct store *s, struct resource *r)
+{
+	struct resource **place = s->holding ? array_grow(&s->holding->list, &s->holding->n, sizeof(*place)) : NULL;
+
+	if (place)
+		*place = r;
+	else if (s->holding)
+		s->holding->whole = false;
+}
+
+/* Memory ran out over a document: what it was before stays, and another read is due. */
+static void forgo(struct store *s)
+{
+	store_disturbed(s);
+	if (s->holding)
+		s->holding->whole = false;
+}
+
+bool store_see_again(const struct store_held *held)
+{
+	if (!held->whole)
+		return false;
+	for (size_t i = 0; i < held->n; i++)
+		if (held->list[i]->seen)
+			return false;
+	for (size_t i = 0; i < held->n; i++)
+		held->list[i]->seen = true;
+	return true;
+}
+
+/* --- documents --- */
+
 /* Takes over tree and judgement. */
 static void settle(struct store *s, struct resource *r, const char *file, int line, cJSON *tree, int verdict,
 		   struct judgement *j)
@@ -149,6 +199,7 @@ static void settle(struct store *s, struct resource *r, const char *file, int li
 	bool news = r->state != state || !r->reason != !j->reason || (j->reason && strcmp(r->reason, j->reason)) ||
 		    !r->file;
 
+	note(s, r);
 	r->seen = true;
 	r->line = line;
 	r->state = state;
@@ -227,6 +278,8 @@ static cJSON *add_problem(struct store *s, const struct names *names, enum resou
 	cJSON_AddStringToObject(p, "state", state_names[state]);
 	cJSON_AddStringToObject(p, "reason", reason);
 	cJSON_AddItemToArray(s->problems, p);
+	if (s->holding)
+		s->holding->whole = false;
 	return p;
 }
 
@@ -287,6 +340,8 @@ void store_put(struct store *s, const char *file, int line, cJSON *tree)
 	}
 	if (r)
 		put_twice(s, r, &names, file, line);
+	else
+		forgo(s);
 	cJSON_Delete(tree);
 	cJSON_Delete(j.warnings);
 	free(j.reason);

@@ -8,11 +8,19 @@
 /* Disturbed reads one after the other before what none of them saw counts as gone. */
 #define STORE_MISSES 5
 
+/* What the documents of one file became. All zeroes: nothing is known of it. */
+struct store_held {
+	struct resource **list; /* borrowed from the store: each was seen by its last read */
+	size_t n;
+	bool whole; /* all its documents, and nothing else, are in the list: not when one was not to be had */
+};
+
 struct store {
-	struct table resources; /* key -> struct resource */
-	struct cJSON *problems; /* files that were not or could not be read or parsed: [{file,line,reason}] */
-	struct cJSON *before;	/* those of the read before, which have been said */
-	uint64_t version;	/* of the tree that changed last */
+	struct table resources;	    /* key -> struct resource */
+	struct cJSON *problems;	    /* files that were not or could not be read or parsed: [{file,line,reason}] */
+	struct cJSON *before;	    /* those of the read before, which have been said */
+	uint64_t version;	    /* of the tree that changed last */
+	struct store_held *holding; /* takes note of what is put; NULL: nobody does */
 	bool changed;
 	bool disturbed; /* the folder changed during this read */
 	bool quiet;	/* nothing is logged: somebody else will judge the same documents aloud */
@@ -23,6 +31,12 @@ struct store {
 void store_begin(struct store *s);
 /* Takes over `tree`. */
 void store_put(struct store *s, const char *file, int line, cJSON *tree);
+/* What is put from now on is noted in `held`, in place of what it had; NULL: no more. */
+void store_hold(struct store *s, struct store_held *held);
+/* As if the same documents of the same file were put again. False, and nothing is done, when that cannot be said: some
+ * were not to be had, or another file had one of the names first this time. */
+bool store_see_again(const struct store_held *held);
+void store_held_done(struct store_held *held);
 /* Something in this file could not be read: what it held before, and is not seen again elsewhere, stays. */
 void store_keep_file(struct store *s, const char *file, int line, const char *reason);
 /* Something in the folder is not read on purpose: worth a line of the list, but nothing is wrong. */
