@@ -228,14 +228,46 @@ static bool has_policy(struct policy *const *list, size_t n)
 	return false;
 }
 
+/* The policies of one namespace: they stand together, as the lists are in the order of namespaces. */
+static size_t find_namespace(const struct policies *p, const char *namespace_, size_t *ret_end)
+{
+	size_t low = 0, high = p->n_list;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (strcmp(p->list[middle]->namespace_, namespace_) < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	for (high = low; high < p->n_list && !strcmp(p->list[high]->namespace_, namespace_);)
+		high++;
+	*ret_end = high;
+	return low;
+}
+
+static size_t choose_of(const struct policies *p, const char *of, const char *namespace_,
+			const struct policy_label *labels, size_t n, struct policy **chosen)
+{
+	size_t end, k = 0;
+
+	for (size_t i = find_namespace(p, of, &end); i < end; i++)
+		if (policy_covers(p->list[i], namespace_, labels, n))
+			chosen[k++] = p->list[i];
+	return k;
+}
+
+/* Only those of the workload's own namespace and of the root namespace can be for it. In the order of the list. */
 static size_t choose(const struct policies *p, const char *namespace_, const struct policy_label *labels, size_t n,
 		     struct policy **chosen)
 {
-	size_t k = 0, kept = 0;
+	const char *root = p->mesh.names.root_namespace;
+	int order = strcmp(root, namespace_);
+	size_t k = choose_of(p, order < 0 ? root : namespace_, namespace_, labels, n, chosen), kept = 0;
 
-	for (size_t i = 0; i < p->n_list; i++)
-		if (policy_covers(p->list[i], namespace_, labels, n))
-			chosen[k++] = p->list[i];
+	if (order)
+		k += choose_of(p, order < 0 ? namespace_ : root, namespace_, labels, n, chosen + k);
 	if (p->cfg->bad_mesh_policy_deny || has_policy(chosen, k))
 		return k;
 	for (size_t i = 0; i < k; i++)

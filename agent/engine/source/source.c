@@ -21,6 +21,8 @@
 #define SETTLE_MS 30
 /* Looks at the folder itself now and then: a mount over it or its removal sends no event. */
 #define LOOK_MS 1000
+/* What was last good is kept this long after it is in force, however much changes meanwhile. */
+#define SAVE_MS 500
 
 struct source {
 	struct source_config cfg;
@@ -28,7 +30,7 @@ struct source {
 	struct loop *loop;
 	struct watch watch;
 	int watch_id;
-	struct timer settle, look;
+	struct timer settle, look, save;
 	struct folder folder;
 	struct store store;
 	struct assembly assembly;
@@ -128,10 +130,22 @@ static void publish(struct source *s)
 	model_delta_free(d);
 }
 
+static void save(struct source *s)
+{
+	int e = s->alarm || s->retired ? 0 : store_save(&s->store, s->state_path, s->cfg.spec);
+
+	if (e < 0)
+		log_error("source", "%s: cannot keep the last good configuration: %s", s->state_path, strerror(-e));
+}
+
+static void save_due(struct timer *t)
+{
+	save(container_of(t, struct source, save));
+}
+
 static void reload(struct source *s)
 {
 	bool first = !s->read_once;
-	int e;
 
 	if (read_folder(s) == 0) {
 		if (s->store.disturbed)
@@ -150,9 +164,9 @@ static void reload(struct source *s)
 		return;
 	/* First: what it forbids must not wait for a disk. */
 	publish(s);
-	e = s->state_path && !s->alarm && !s->retired ? store_save(&s->store, s->state_path, s->cfg.spec) : 0;
-	if (e < 0)
-		log_error("source", "%s: cannot keep the last good configuration: %s", s->state_path, strerror(-e));
+	/* With a moment between: the next change, which is often near, should not wait for it either. */
+	if (s->state_path && !timer_armed(&s->save))
+		loop_timer_set(s->loop, &s->save, first ? 0 : SAVE_MS);
 }
 
 /* --- watching --- */
@@ -298,6 +312,7 @@ int source_open(const struct source_config *cfg, struct loop *loop, struct sourc
 	s->watch.fn = events;
 	s->settle.fn = settled;
 	s->look.fn = look;
+	s->save.fn = save_due;
 	s->assembly.cfg = (struct assemble_config){.node = cfg->node,
 						   .cluster_id = cfg->cluster_id,
 						   .network = cfg->network,
@@ -334,6 +349,9 @@ struct source *source_free(struct source *s)
 	}
 	loop_timer_cancel(s->loop, &s->settle);
 	loop_timer_cancel(s->loop, &s->look);
+	if (timer_armed(&s->save))
+		save(s);
+	loop_timer_cancel(s->loop, &s->save);
 	assemble_done(&s->assembly);
 	folder_done(&s->folder);
 	store_done(&s->store);

@@ -18,25 +18,39 @@
 /* SHA-256 in hexadecimal digits, and the end of the line. */
 #define HASH_LINE (2 * SHA256_DIGEST_LENGTH + 1)
 
-static cJSON *in_force(const struct store *s)
+/* One at a time: a copy of all of them would cost more than the writing. */
+static bool print_resource(FILE *f, const struct resource *r, const char *before)
 {
-	cJSON *array = cJSON_CreateArray();
+	/* What was refused is refused again, and so closes what it is for also after a restart. */
+	const cJSON *tree = r->tree ? r->tree : r->invalid;
+	_cleanup_free_ char *file = NULL, *text = NULL;
+	cJSON *name = cJSON_CreateString(r->file);
+
+	file = cJSON_PrintUnformatted(name);
+	text = cJSON_PrintBuffered(tree, 1024, false);
+	cJSON_Delete(name);
+	return file && text &&
+	       fprintf(f, "%s{\"file\":%s,\"line\":%d,\"resource\":%s}", before, file, r->line, text) > 0;
+}
+
+/* False: out of memory. */
+static bool print_all(FILE *f, const struct store *s, const char *source)
+{
+	cJSON *name = cJSON_CreateString(source);
+	_cleanup_free_ char *text = cJSON_PrintUnformatted(name);
 	struct table_iter it = {0};
-	struct resource *r;
+	const struct resource *r;
+	const char *before = "";
+	bool ok = text && fprintf(f, "{\"source\":%s,\"resources\":[", text) > 0;
 
-	while ((r = table_next(&s->resources, &it))) {
-		cJSON *o;
-
-		/* What was refused is refused again, and so closes what it is for also after a restart. */
+	cJSON_Delete(name);
+	while (ok && (r = table_next(&s->resources, &it))) {
 		if (!r->tree && !r->invalid)
 			continue;
-		o = cJSON_CreateObject();
-		cJSON_AddStringToObject(o, "file", r->file);
-		cJSON_AddNumberToObject(o, "line", r->line);
-		cJSON_AddItemToObject(o, "resource", cJSON_Duplicate(r->tree ? r->tree : r->invalid, true));
-		cJSON_AddItemToArray(array, o);
+		ok = print_resource(f, r, before);
+		before = ",\n";
 	}
-	return array;
+	return ok && fputs("]}\n", f) >= 0;
 }
 
 static void hash_line(const char *text, size_t len, char ret[HASH_LINE + 1])
@@ -53,17 +67,15 @@ int store_save(const struct store *s, const char *path, const char *source)
 {
 	_cleanup_free_ char *tmp = NULL, *text = NULL;
 	_cleanup_close_ int fd = -1;
-	cJSON *o = cJSON_CreateObject();
 	char hash[HASH_LINE + 1];
+	size_t len = 0;
+	FILE *f = open_memstream(&text, &len);
+	bool ok = f && print_all(f, s, source);
 	struct iovec iov[2] = {{.iov_base = hash, .iov_len = HASH_LINE}};
 
-	cJSON_AddStringToObject(o, "source", source);
-	cJSON_AddItemToObject(o, "resources", in_force(s));
-	text = cJSON_PrintUnformatted(o);
-	cJSON_Delete(o);
-	if (!text || asprintf(&tmp, "%s.tmp", path) < 0)
+	if ((f && fclose(f)) || !ok || asprintf(&tmp, "%s.tmp", path) < 0)
 		return -ENOMEM;
-	iov[1] = (struct iovec){.iov_base = text, .iov_len = strlen(text)};
+	iov[1] = (struct iovec){.iov_base = text, .iov_len = len};
 	hash_line(text, iov[1].iov_len, hash);
 	fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (fd < 0)
