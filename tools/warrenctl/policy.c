@@ -156,6 +156,9 @@ int policy_show(struct ctl *c, const char *name)
 
 /* --- lint --- */
 
+/* What a line has room for. */
+#define IGNORED_MAX 10
+
 static bool is_refused(const cJSON *doc)
 {
 	return !strcmp(text_of(doc, "state"), "refused");
@@ -188,10 +191,37 @@ static void print_document(const cJSON *doc)
 	}
 }
 
+/* A document with a misspelt kind may be among them. */
+static void print_ignored(const cJSON *list, int count)
+{
+	const cJSON *i;
+	int n = 0;
+
+	printf(", %d ignored, whose kind is not a policy nor used otherwise:", count);
+	cJSON_ArrayForEach(i, list) {
+		if (!strcmp(text_of(i, "state"), "ignored") && n++ < IGNORED_MAX)
+			printf("%s %s %s/%s", n > 1 ? "," : "", text_of(i, "kind"), text_of(i, "namespace"),
+			       text_of(i, "name"));
+	}
+	if (n > IGNORED_MAX)
+		printf(" and %d more", n - IGNORED_MAX);
+}
+
+static int count_state(const cJSON *list, const char *state)
+{
+	const cJSON *i;
+	int n = 0;
+
+	cJSON_ArrayForEach(i, list) {
+		n += !strcmp(text_of(i, "state"), state);
+	}
+	return n;
+}
+
 int policy_lint(struct ctl *c, const char *arg)
 {
 	cJSON *list = NULL, *i;
-	int refused = 0, r;
+	int refused, ignored, r;
 	size_t bad = 0;
 
 	(void)arg; /* the first of c->files */
@@ -200,15 +230,17 @@ int policy_lint(struct ctl *c, const char *arg)
 	r = source_lint((const char *const *)c->files, (size_t)c->n_files, &bad, &list);
 	if (r < 0)
 		return ctl_fail(c, CTL_USAGE, "%s: cannot be read: %s", c->files[bad], strerror(-r));
-	cJSON_ArrayForEach(i, list) {
-		refused += is_refused(i);
-	}
+	refused = count_state(list, "refused");
+	ignored = count_state(list, "ignored");
 	if (!ctl_print_json(c, list)) {
 		cJSON_ArrayForEach(i, list) {
 			print_document(i);
 		}
-		printf("%d document%s, %d refused\n", cJSON_GetArraySize(list),
-		       cJSON_GetArraySize(list) == 1 ? "" : "s", refused);
+		printf("%d document%s, %d refused", cJSON_GetArraySize(list), cJSON_GetArraySize(list) == 1 ? "" : "s",
+		       refused);
+		if (ignored)
+			print_ignored(list, ignored);
+		printf("\n");
 	}
 	cJSON_Delete(list);
 	return refused ? CTL_NOT_SO : CTL_OK;
