@@ -65,8 +65,9 @@ static const struct option {
 	 "what only HTTP shows in a DENY rule: counts as matched, or the rule is left out", .ok = value_is_l7_deny,
 	 .want = "match or ignore"},
 	{"bad-mesh-policy", TEXT, AT(bad_mesh_policy), "ignore", "ignore|deny",
-	 "what a policy of the mesh that never was valid does to pods without another policy", .ok = value_is_bad_mesh,
-	 .want = "ignore or deny"},
+	 "what a policy of the mesh that never was valid, or a broken file that may hold one, does to pods without "
+	 "another policy",
+	 .ok = value_is_bad_mesh, .want = "ignore or deny"},
 	{"cluster-id", TEXT, AT(cluster_id), "Kubernetes", "NAME", "cluster name told to peers and logs",
 	 .ok = value_is_cluster, .want = "1 to" LABEL_WANT},
 	{"network", TEXT, AT(network), "", "NAME", "network name of this cluster", .ok = value_is_network,

@@ -15,7 +15,7 @@ static void document(void *arg, cJSON *tree, int line)
 
 static void broken(void *arg, const struct yaml_error *error)
 {
-	store_keep_file(arg, "fuzz.yaml", error->line, error->reason);
+	store_put_broken(arg, "fuzz.yaml", error);
 }
 
 static const struct yaml_handlers handlers = {document, broken};

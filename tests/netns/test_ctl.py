@@ -249,6 +249,14 @@ def test_lint(_):
         check(r.code == OK and [(p == warns, int(n), k, x) for p, n, k, x, _ in found] ==
               [(True, 3, "PeerAuthentication", "w"), (True, 5, "AuthorizationPolicy", "l7"), (True, 5, "AuthorizationPolicy", "l7"),
                (True, 7, "AuthorizationPolicy", "nots")], "warnings", r)
+        other = write("other.yaml", "apiVersion: v1\nkind: Secret\nmetadata: {name: s, namespace: demo}\n", *[
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d%d}\n" % i for i in range(10)])
+        r = Result(["policy", "lint", good, other])
+        check(r.code == OK and r.out == "12 documents, 0 refused, 11 ignored, whose kind is not a policy nor used otherwise: Secret demo/s, "
+              + ", ".join("Deployment default/d%d" % i for i in range(9)) + " and 1 more\n", "what is ignored", r)
+        broken = write("broken.yaml", "kind: AuthorizationPolicy\nspec: [\n")
+        r = Result(["policy", "lint", broken])
+        check(r.code == NOT_SO and "%s:3: refused: not YAML: " % broken in r.out and "; it names a policy: unless it was read well before" in r.out, "what it means", r)
         r = Result(["policy", "lint", good, bad])
         check(r.code == NOT_SO and "%s:1: refused: AuthorizationPolicy demo/bad: spec.rules: missing" % bad in r.out and "%s:4: refused: not YAML: did not find" % bad in r.out, "refused", r)
         r = Result(["-j", "policy", "lint", "-f", bad])

@@ -321,6 +321,8 @@ def test_bad_policies(m):
         check(outcome(client, server.ip, 8) == "reset" and outcome(client, server.ip, 7) == "ok", "the last good version stays")
         code, text = ctl(m, "config", "list")
         check("prots" in text and "refused" in text, "and the mistake is shown", text)
+        check(re.search(r"^ALARM: \S+: AuthorizationPolicy/demo/lock refused: .*prots.*; its last good version stays in force", ctl(m, "status")[1], re.M), "an alarm")
+        check(re.search(r"ALARM: \S+: AuthorizationPolicy/demo/lock refused: ", m.agents[2].text()), "in the log, too")
     before = [talking(pod, server.ip) for pod in (client, m.pods["plain"])]
     with Policies(m, authorization("never", "ALOW", [{}], selector={"app": "server"})):
         check(outcome(client, server.ip) == "reset" and outcome(client, bystander.ip) == "ok", "never valid: its scope is closed")
@@ -331,6 +333,26 @@ def test_bad_policies(m):
             check(s.recv(1) == b"y", "and talk on")
             s.close()
     check(outcome(client, server.ip) == "ok", "open without it")
+
+
+def test_files_that_cannot_be_parsed(m):
+    """What may hold a policy that nobody has read yet closes as a bad policy of the mesh, and alarms; what names none closes nothing."""
+    client, server, bystander = m.pods["client"], m.pods["server"], m.pods["bystander"]
+    with Policies(m, authorization("all", rules=[{}], selector={"app": "server"})):
+        check(outcome(client, server.ip) == "ok", "allowed")
+        m.write("broken.yaml", "kind: Deployment\nspec: [\n")
+        eventually(lambda: "broken.yaml" in ctl(m, "config", "list")[1], 5, "read")
+        check(outcome(client, server.ip) == "ok", "names no policy, closes nothing")
+        m.write("broken.yaml", "kind: AuthorizationPolicy\nmetadata: {name: x}\nspec: [\n")
+        eventually(lambda: client.outcome(server.ip, 7) == "reset", 5, "closed")
+        check(outcome(client, bystander.ip) == "ok", "who has no policy is left open")
+        status, place = ctl(m, "status")[1], os.path.join(m.config, "broken.yaml") + ":6: not YAML"
+        check(re.search("^ALARM: %s.*never was read well: it closes only workloads that have another policy" % re.escape(place), status, re.M), "an alarm with its place", status)
+        check("ALARM: " + place in m.agents[2].text(), "in the log, too")
+        listed = ctl(m, "policy", "list")[1]
+        check(re.search(r"^- +- +- +closes +mesh +refused .*%s" % re.escape(place), listed, re.M), "in the list of policies", listed)
+        m.remove_manifest("broken.yaml")
+        eventually(lambda: client.outcome(server.ip, 7) == "ok", 5, "open again without it")
 
 
 def test_the_agents_restart_keeps_them(m):

@@ -45,7 +45,7 @@ static inline void document(void *arg, cJSON *tree, int line)
 
 static inline void broken(void *arg, const struct yaml_error *error)
 {
-	store_keep_file(arg, "m.yaml", error->line, error->reason);
+	store_put_broken(arg, "m.yaml", error);
 }
 
 static const struct yaml_handlers handlers = {document, broken};

@@ -45,7 +45,7 @@ static void document(void *arg, cJSON *tree, int line)
 
 static void broken(void *arg, const struct yaml_error *error)
 {
-	store_keep_file(arg, "m.yaml", error->line, error->reason);
+	store_put_broken(arg, "m.yaml", error);
 }
 
 static void put_together(void)

@@ -183,7 +183,7 @@ static void kept_state_that_is_damaged_is_not_used(void **state)
 	close(fd);
 	reload(allow);
 	assert_int_equal(store_save(&store, path, "dir:/a"), 0);
-	assert_int_equal(file_read(AT_FDCWD, path, &text, &len), 0);
+	assert_int_equal(file_read(AT_FDCWD, path, &text, &len, NULL), 0);
 	name = memmem(text, len, "\"rules\":[]", 10);
 	assert_non_null(name);
 	for (int damage = 0; damage < 4; damage++) {

@@ -20,7 +20,7 @@ static void document(void *arg, cJSON *tree, int line)
 
 static void broken(void *arg, const struct yaml_error *error)
 {
-	store_keep_file(&store, arg, error->line, error->reason);
+	store_put_broken(&store, arg, error);
 }
 
 static void read_file(char *file, const char *text)

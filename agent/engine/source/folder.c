@@ -95,7 +95,7 @@ static void broken(void *arg, const struct yaml_error *error)
 {
 	struct reading *r = arg;
 
-	store_keep_file(r->store, r->path, error->line, error->reason);
+	store_put_broken(r->store, r->path, error);
 }
 
 static void parse(struct reading *r, const char *text, size_t len, struct store_held *held)
@@ -105,13 +105,8 @@ static void parse(struct reading *r, const char *text, size_t len, struct store_
 	r->folder->parsed++;
 	store_hold(r->store, held);
 	if (yaml_parse(text, len, &handlers, r) == -ENOMEM)
-		store_keep_file(r->store, r->path, 0, "out of memory");
+		store_keep_file(r->store, r->path, -ENOMEM);
 	store_hold(r->store, NULL);
-}
-
-static const char *why_unreadable(int e)
-{
-	return e == -EFBIG ? "file is too large" : strerror(-e);
 }
 
 /* A file that is not as it was, or may not be: by its text. */
@@ -130,7 +125,7 @@ static void read_text(struct reading *r, struct entry *e)
 	if (v < 0) {
 		/* Deleted between listing and reading is a deletion. */
 		if (v != -ENOENT)
-			store_keep_file(r->store, r->path, 0, why_unreadable(v));
+			store_keep_file(r->store, r->path, v);
 		e->round = 0;
 		return;
 	}

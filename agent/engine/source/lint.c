@@ -10,6 +10,7 @@
 #include "yaml.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -29,7 +30,7 @@ static void broken(void *arg, const struct yaml_error *error)
 {
 	struct reading *r = arg;
 
-	store_keep_file(r->store, r->file, error->line, error->reason);
+	store_put_broken(r->store, r->file, error);
 }
 
 static int judge(struct store *s, const char *file)
@@ -38,8 +39,7 @@ static int judge(struct store *s, const char *file)
 	_cleanup_free_ char *text = NULL;
 	struct reading r = {s, file};
 	size_t len = 0;
-	struct stat st;
-	int e = strcmp(file, "-") ? file_read(AT_FDCWD, file, &text, &len, &st)
+	int e = strcmp(file, "-") ? file_read(AT_FDCWD, file, &text, &len, NULL)
 				  : file_read_stream(STDIN_FILENO, &text, &len);
 
 	if (e < 0)
@@ -47,13 +47,26 @@ static int judge(struct store *s, const char *file)
 	return yaml_parse(text, len, &handlers, &r) == -ENOMEM ? -ENOMEM : 0;
 }
 
-/* Nothing is in force here. */
+static void add_consequence(cJSON *problem)
+{
+	char text[400];
+
+	snprintf(text, sizeof(text),
+		 "%.200s; it names a policy: unless it was read well before, it closes as one of "
+		 "the whole mesh that never was valid",
+		 decode_string(problem, "reason", "?"));
+	cJSON_ReplaceItemInObjectCaseSensitive(problem, "reason", cJSON_CreateString(text));
+}
+
+/* Nothing was read before, and nothing is in force here. */
 static cJSON *dump(const struct store *s)
 {
 	cJSON *list = store_dump(s), *i;
 
 	cJSON_ArrayForEach(i, list) {
 		cJSON_DeleteItemFromObjectCaseSensitive(i, STORE_KEPT);
+		if (get(i, STORE_MAY_BE_POLICY))
+			add_consequence(i);
 	}
 	return list;
 }

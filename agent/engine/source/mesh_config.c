@@ -46,7 +46,7 @@ static cJSON *parse(const cJSON *tree, struct yaml_error *ret_error)
 	struct parsed p = {0};
 
 	if (yaml_parse(text, strlen(text), &handlers, &p) < 0 && !p.error.line)
-		p.error = (struct yaml_error){1, "out of memory"};
+		p.error = (struct yaml_error){.line = 1, .reason = "out of memory"};
 	*ret_error = p.error;
 	return p.tree;
 }

@@ -53,13 +53,14 @@ bool policies_is_bad_mesh(const struct policy_entry *e)
 	return e->policy ? is_bad_mesh_policy(e->policy) : e->peer_auth->closed && e->peer_auth->scope == SCOPE_MESH;
 }
 
-static void say_closed(const struct policies *p, const struct policy_entry *e)
+static void say_closed(const struct policies *p, const struct resource *r, const struct policy_entry *e)
 {
 	bool spared = policies_is_bad_mesh(e) && !p->cfg->bad_mesh_policy_deny;
 
 	if (!policies_decides(p, e))
 		return;
-	log_error("source", "ALARM: %s never was valid: %s", e->key,
+	log_error("source", "ALARM: %s%s: %s", r->unreadable ? r->reason : e->key,
+		  r->unreadable ? "" : " never was valid",
 		  spared ? "workloads that have no other policy are left open, the others deny new connections"
 			 : "new connections to what it is for are denied");
 }
@@ -76,13 +77,15 @@ static int decode(const struct policies *p, const struct resource *r, struct pol
 			   : peer_auth_decode(&c, r->tree, &p->mesh.names, &e->peer_auth);
 	if (v != -EINVAL)
 		return v;
-	if (policy)
+	if (r->unreadable)
+		e->policy = policy_new_unreadable(r->file, &p->mesh.names);
+	else if (policy)
 		e->policy = policy_decode_closed(r->tree ? r->tree : r->invalid, &p->mesh.names);
 	else
 		e->peer_auth = peer_auth_decode_closed(r->tree ? r->tree : r->invalid, &p->mesh.names);
 	if (!e->policy && !e->peer_auth)
 		return -ENOMEM;
-	say_closed(p, e);
+	say_closed(p, r, e);
 	return 0;
 }
 
@@ -192,7 +195,7 @@ int policies_update(struct policies *p, const struct policies_config *cfg, const
 	it = (struct table_iter){0};
 	v = mesh_settings_update(&p->mesh, &cfg->mesh, trust_domain, s);
 	while (v == 0 && (r = table_next(&s->resources, &it)))
-		if (is_policy_kind(r->kind) && (r->tree || r->invalid))
+		if (is_policy_kind(r->kind) && (r->tree || r->invalid || r->unreadable))
 			v = refresh(p, r);
 	if (v < 0)
 		return v;

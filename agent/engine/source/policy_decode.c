@@ -179,3 +179,19 @@ struct policy *policy_decode_closed(const cJSON *tree, const struct mesh_names *
 			((cJSON_IsArray(targets) && targets->child) || cJSON_IsObject(get(spec, "targetRef")));
 	return p;
 }
+
+struct policy *policy_new_unreadable(const char *name, const struct mesh_names *mesh)
+{
+	struct policy *p = policy_new();
+
+	if (!p)
+		return NULL;
+	p->namespace_ = strdup(mesh->root_namespace);
+	p->name = strdup(name);
+	if (!p->namespace_ || !p->name)
+		return policy_unref(p);
+	p->closed = p->every_namespace = true;
+	p->scope = SCOPE_MESH;
+	p->action = POLICY_DENY;
+	return p;
+}

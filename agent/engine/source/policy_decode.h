@@ -20,6 +20,8 @@ int peer_auth_decode(struct check *c, const cJSON *tree, const struct mesh_names
 /* What stands for a document that never was valid: it closes what its selector says, else its namespace. NULL: out of
  * memory. */
 struct policy *policy_decode_closed(const cJSON *tree, const struct mesh_names *mesh);
+/* The same for one of which nothing can be read: it closes the whole mesh. */
+struct policy *policy_new_unreadable(const char *name, const struct mesh_names *mesh);
 struct peer_auth *peer_auth_decode_closed(const cJSON *tree, const struct mesh_names *mesh);
 
 /* --- policy_scope.c --- */

@@ -281,23 +281,49 @@ static void add_alarm(cJSON *alarms, const char *fmt, ...)
 	cJSON_AddItemToArray(alarms, cJSON_CreateString(text));
 }
 
-static void alarm_invalid(const struct assembly *a, cJSON *alarms)
+/* The closed ones, and those of which another version is in force than the manifest says. */
+static bool alarm_policy(const struct assembly *a, const struct resource *r, cJSON *alarms)
 {
-	const struct policy_entry *e;
-	struct table_iter it = {0};
-	int count = 0;
+	const struct policy_entry *e = policies_find(&a->policies, r->key);
+	bool closed = has_object(e) && (e->policy ? e->policy->closed : e->peer_auth->closed) &&
+		      policies_decides(&a->policies, e);
 
-	while ((e = table_next(&a->policies.entries, &it))) {
-		if (!has_object(e) || !(e->policy ? e->policy->closed : e->peer_auth->closed) ||
-		    !policies_decides(&a->policies, e) || count++ >= ALARMS_MAX)
-			continue;
-		add_alarm(alarms, "%s never was valid: %s", e->key,
+	if (!closed && !is_refused_update(r))
+		return false;
+	if (!alarms)
+		return true;
+	if (closed)
+		add_alarm(alarms, "%s%s: %s", r->unreadable ? r->reason : e->key,
+			  r->unreadable ? "" : " never was valid",
 			  policies_is_bad_mesh(e) && !a->cfg.policies.bad_mesh_policy_deny
 				  ? "it closes only workloads that have another policy (--bad-mesh-policy=deny: all)"
 				  : "new connections to what it is for are denied");
-	}
+	else
+		add_alarm(alarms, "%s:%d: %s refused: %s; its last good version stays in force", r->file, r->line,
+			  r->key, r->reason ? r->reason : "?");
+	return true;
+}
+
+static void alarm_policies(const struct assembly *a, const struct store *s, cJSON *alarms)
+{
+	struct table_iter it = {0};
+	const struct resource *r;
+	int count = 0;
+
+	while ((r = table_next(&s->resources, &it)))
+		if (is_policy_kind(r->kind))
+			count += alarm_policy(a, r, count < ALARMS_MAX ? alarms : NULL);
 	if (count > ALARMS_MAX)
-		add_alarm(alarms, "%d more policies never were valid: see warrenctl policy list", count - ALARMS_MAX);
+		add_alarm(alarms, "%d more policies never were valid, or were refused: see warrenctl policy list",
+			  count - ALARMS_MAX);
+}
+
+/* Whether what cannot be read in a file closes, and so has an alarm of its own. */
+static bool has_closed(const struct store *s, const char *file)
+{
+	_cleanup_free_ char *key = store_unreadable_key(file);
+
+	return key && table_get_str(&s->resources, key);
 }
 
 void assemble_policy_alarms(const struct assembly *a, const struct store *s, cJSON *alarms)
@@ -307,7 +333,7 @@ void assemble_policy_alarms(const struct assembly *a, const struct store *s, cJS
 
 	if (a->policies.mesh.alarm)
 		add_alarm(alarms, "%s", a->policies.mesh.alarm);
-	alarm_invalid(a, alarms);
+	alarm_policies(a, s, alarms);
 	/* The first mistake of each file will do. */
 	cJSON_ArrayForEach(i, s->problems) {
 		const char *file = decode_string(i, "file", "?");
@@ -315,7 +341,8 @@ void assemble_policy_alarms(const struct assembly *a, const struct store *s, cJS
 		if (!get(i, STORE_KEPT) || !strcmp(file, last))
 			continue;
 		last = file;
-		add_alarm(alarms, "%s: %s; a policy in it that is new or changed is not in force", file,
-			  decode_string(i, "reason", "?"));
+		if (!has_closed(s, file))
+			add_alarm(alarms, "%s: %s; a policy in it that is new or changed is not in force", file,
+				  decode_string(i, "reason", "?"));
 	}
 }

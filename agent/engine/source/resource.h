@@ -42,6 +42,8 @@ struct resource {
 	cJSON *tree;	  /* in force; NULL when it never was valid */
 	cJSON *invalid;	  /* of a policy that never was valid: what was refused; it closes what it is for */
 	uint64_t version; /* of the two trees: another one, another number */
+	bool unreadable;  /* it stands for what cannot be read in its file, and closes as a bad policy of the mesh */
+	bool stray;	  /* gone while something of its file could not be read, which does not name it */
 	bool seen;	  /* by the present read */
 	unsigned missed;  /* disturbed reads one after the other that did not see it */
 };
@@ -49,6 +51,12 @@ struct resource {
 static inline bool is_policy_kind(enum resource_kind kind)
 {
 	return kind == KIND_AUTHORIZATION_POLICY || kind == KIND_PEER_AUTHENTICATION;
+}
+
+/* A policy of which another version is in force than its document says. */
+static inline bool is_refused_update(const struct resource *r)
+{
+	return is_policy_kind(r->kind) && r->state == RESOURCE_REFUSED && r->tree;
 }
 
 /* "<kind>/<namespace>/<name>", to be freed. */

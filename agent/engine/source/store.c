@@ -3,7 +3,7 @@
  * The resources in force. Documents come in from folder.c, lint.c and store_file.c, are judged by decode.c and kept;
  * trees are read by assemble.c and its neighbours, and lists leave for people.
  */
-#include "store.h"
+#include "store_private.h"
 #include "engine/base/array.h"
 #include "engine/base/cleanup.h"
 #include "engine/base/log.h"
@@ -38,6 +38,11 @@ char *resource_key(const char *kind, const char *namespace_, const char *name)
 	return asprintf(&key, "%s/%s/%s", kind, namespace_, name) < 0 ? NULL : key;
 }
 
+char *store_unreadable_key(const char *file)
+{
+	return resource_key("unreadable", "", file);
+}
+
 static const char *namespace_of(const cJSON *tree, const char *kind)
 {
 	const cJSON *meta = cJSON_GetObjectItemCaseSensitive(tree, "metadata");
@@ -56,6 +61,7 @@ void store_begin(struct store *s)
 	s->before = s->problems;
 	s->problems = cJSON_CreateArray();
 	s->changed = s->disturbed = false;
+	store_forget_unreadable(s);
 }
 
 static const char *consequence(const struct resource *r)
@@ -68,16 +74,11 @@ static void say(const struct store *s, const struct resource *r)
 	if (s->quiet)
 		return;
 	if (r->state == RESOURCE_REFUSED)
-		log_error("source", "%s:%d: %s refused: %s%s", r->file, r->line, r->key, r->reason ? r->reason : "?",
-			  consequence(r));
+		log_error("source", "%s%s:%d: %s refused: %s%s", is_refused_update(r) ? "ALARM: " : "", r->file,
+			  r->line, r->key, r->reason ? r->reason : "?", consequence(r));
 	else if (r->state == RESOURCE_WARNED || r->state == RESOURCE_NOT_ENFORCED)
 		log_warn("source", "%s:%d: %s: %s", r->file, r->line, r->key, r->reason ? r->reason : "?");
 }
-
-/* What a document calls itself; "" where it does not. */
-struct names {
-	const char *kind, *namespace_, *name;
-};
 
 static const struct names unnamed = {"", "", ""};
 
@@ -201,6 +202,7 @@ static void settle(struct store *s, struct resource *r, const char *file, int li
 
 	note(s, r);
 	r->seen = true;
+	r->stray = false;
 	r->line = line;
 	r->state = state;
 	replace(&r->file, strdup(file));
@@ -220,6 +222,27 @@ static void settle(struct store *s, struct resource *r, const char *file, int li
 	}
 	if (news)
 		say(s, r);
+}
+
+int store_add_unreadable(struct store *s, const char *file, int line, const char *reason)
+{
+	_cleanup_free_ char *why = NULL;
+	char *key = store_unreadable_key(file);
+	struct resource *r = key ? find_or_add(s, key, &unnamed) : NULL;
+
+	if (!r || asprintf(&why, "%s:%d: %s; it may be a policy, and never was read well", file, line, reason) < 0)
+		return -ENOMEM;
+	r->seen = r->unreadable = true;
+	r->kind = KIND_AUTHORIZATION_POLICY;
+	r->state = RESOURCE_REFUSED;
+	if (r->reason && !strcmp(r->reason, why))
+		return 0;
+	r->line = line;
+	replace(&r->file, strdup(file));
+	replace(&r->reason, take_ptr(why));
+	r->version = ++s->version;
+	s->changed = true;
+	return r->file ? 0 : -ENOMEM;
 }
 
 /* The items of a list such as the API server and kubectl give out; those of a PodList say no kind of their own. */
@@ -264,12 +287,12 @@ static cJSON *name_only(cJSON *tree)
 	return o;
 }
 
-/* What is listed beside the resources: a file, or a document of one, that is not to be had. Borrowed. */
-static cJSON *add_problem(struct store *s, const struct names *names, enum resource_state state, const char *file,
-			  int line, const char *reason)
+cJSON *store_add_problem(struct store *s, const struct names *names, enum resource_state state, const char *file,
+			 int line, const char *reason)
 {
 	cJSON *p = cJSON_CreateObject();
 
+	names = names ? names : &unnamed;
 	cJSON_AddStringToObject(p, "kind", names->kind);
 	cJSON_AddStringToObject(p, "namespace", names->namespace_);
 	cJSON_AddStringToObject(p, "name", names->name);
@@ -283,13 +306,10 @@ static cJSON *add_problem(struct store *s, const struct names *names, enum resou
 	return p;
 }
 
-/* The folder is read anew whenever anything in it changes: what is as wrong as it was is not said again. */
-static bool is_news(const struct store *s, const cJSON *problem)
+bool store_is_news(const struct store *s, const cJSON *problem)
 {
 	const cJSON *i;
 
-	if (s->quiet)
-		return false;
 	cJSON_ArrayForEach(i, s->before) {
 		if (cJSON_Compare(i, problem, true))
 			return false;
@@ -305,8 +325,8 @@ static void put_twice(struct store *s, const struct resource *r, const struct na
 
 	if (asprintf(&reason, "%s is already defined in %s:%d, which counts", r->key, r->file, r->line) < 0)
 		reason = NULL;
-	p = add_problem(s, names, RESOURCE_REFUSED, file, line, reason ? reason : "already defined");
-	if (is_news(s, p))
+	p = store_add_problem(s, names, RESOURCE_REFUSED, file, line, reason ? reason : "already defined");
+	if (!s->quiet && store_is_news(s, p))
 		log_error("source", "%s:%d: refused: %s", file, line, reason ? reason : r->key);
 }
 
@@ -347,45 +367,12 @@ void store_put(struct store *s, const char *file, int line, cJSON *tree)
 	free(j.reason);
 }
 
-static bool holds_any(const struct store *s, const char *file)
-{
-	struct table_iter it = {0};
-	const struct resource *r;
-
-	while ((r = table_next(&s->resources, &it)))
-		if (r->file && !strcmp(r->file, file))
-			return true;
-	return false;
-}
-
-void store_keep_file(struct store *s, const char *file, int line, const char *reason)
-{
-	cJSON *p = add_problem(s, &unnamed, RESOURCE_REFUSED, file, line, reason);
-
-	cJSON_AddTrueToObject(p, STORE_KEPT);
-	if (is_news(s, p))
-		log_error("source", "%s:%d: %s; %s", file, line, reason,
-			  holds_any(s, file) ? "what this file held before stays in force"
-					     : "nothing of this document is in force");
-}
-
 void store_pass_over(struct store *s, const char *folder, const char *reason)
 {
-	if (is_news(s, add_problem(s, &unnamed, RESOURCE_IGNORED, folder, 0, reason)))
+	const cJSON *p = store_add_problem(s, NULL, RESOURCE_IGNORED, folder, 0, reason);
+
+	if (!s->quiet && store_is_news(s, p))
 		log_debug("source", "%s: %s", folder, reason);
-}
-
-/* Whether a resource that was not seen may be the one in a document that could not be parsed. */
-static bool may_be_broken(const struct store *s, const struct resource *r)
-{
-	const cJSON *p;
-
-	cJSON_ArrayForEach(p, s->problems) {
-		if (r->file && cJSON_GetObjectItemCaseSensitive(p, STORE_KEPT) &&
-		    !strcmp(decode_string(p, "file", ""), r->file))
-			return true;
-	}
-	return false;
 }
 
 void store_disturbed(struct store *s)
@@ -396,11 +383,11 @@ void store_disturbed(struct store *s)
 /* Whether this read leaves it in force. */
 static bool stays(const struct store *s, struct resource *r)
 {
-	if (r->seen || may_be_broken(s, r)) {
+	if (r->seen || (!r->unreadable && store_may_be_unreadable(s, r))) {
 		r->missed = 0;
 		return true;
 	}
-	return s->disturbed && ++r->missed < STORE_MISSES;
+	return !r->unreadable && s->disturbed && ++r->missed < STORE_MISSES;
 }
 
 void store_end(struct store *s)
@@ -408,6 +395,8 @@ void store_end(struct store *s)
 	struct table_iter it = {0};
 	struct resource *r;
 
+	store_settle_unreadable(s);
+	store_forget_unreadable(s);
 	while ((r = table_next(&s->resources, &it))) {
 		if (stays(s, r))
 			continue;
@@ -427,6 +416,7 @@ void store_done(struct store *s)
 		resource_free(r);
 	}
 	table_done(&s->resources);
+	store_forget_unreadable(s);
 	cJSON_Delete(s->problems);
 	cJSON_Delete(s->before);
 	*s = (struct store){0};
@@ -488,8 +478,12 @@ cJSON *store_dump(const struct store *s)
 	struct resource *r;
 
 	while ((r = table_next(&s->resources, &it))) {
-		cJSON *o = resource_row(r, state_names[r->state], r->reason);
+		cJSON *o;
 
+		/* Listed with the problems, by its place. */
+		if (r->unreadable)
+			continue;
+		o = resource_row(r, state_names[r->state], r->reason);
 		if (r->warnings)
 			cJSON_AddItemToObject(o, "warnings", cJSON_Duplicate(r->warnings, true));
 		cJSON_AddItemToArray(array, o);

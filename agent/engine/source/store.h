@@ -2,9 +2,12 @@
 /* All resources by key, each with its state; what was last good stays in force. Private to source/. */
 #pragma once
 #include "resource.h"
+#include "yaml.h"
 
 /* Field of the dump: an older version counts. */
 #define STORE_KEPT "last_good_in_force"
+/* Field of the dump: what cannot be read there names a policy, or could not even be looked at. */
+#define STORE_MAY_BE_POLICY "may_be_policy"
 /* Disturbed reads one after the other before what none of them saw counts as gone. */
 #define STORE_MISSES 5
 
@@ -16,9 +19,11 @@ struct store_held {
 };
 
 struct store {
-	struct table resources;	    /* key -> struct resource */
-	struct cJSON *problems;	    /* files that were not or could not be read or parsed: [{file,line,reason}] */
-	struct cJSON *before;	    /* those of the read before, which have been said */
+	struct table resources;	       /* key -> struct resource */
+	struct cJSON *problems;	       /* files that were not or could not be read or parsed: [{file,line,reason}] */
+	struct cJSON *before;	       /* those of the read before, which have been said */
+	struct unreadable *unreadable; /* of this round, what may be a policy */
+	size_t n_unreadable;
 	uint64_t version;	    /* of the tree that changed last */
 	struct store_held *holding; /* takes note of what is put; NULL: nobody does */
 	bool changed;
@@ -26,8 +31,8 @@ struct store {
 	bool quiet;	/* nothing is logged: somebody else will judge the same documents aloud */
 };
 
-/* A read of the folder: begin, one store_put for each document, store_keep_file for each that could not be parsed and
- * each file that could not be read, end. */
+/* A read of the folder: begin, one store_put for each document, store_put_broken for each that could not be parsed,
+ * store_keep_file for each file that could not be read, end. */
 void store_begin(struct store *s);
 /* Takes over `tree`. */
 void store_put(struct store *s, const char *file, int line, cJSON *tree);
@@ -37,8 +42,13 @@ void store_hold(struct store *s, struct store_held *held);
  * were not to be had, or another file had one of the names first this time. */
 bool store_see_again(const struct store_held *held);
 void store_held_done(struct store_held *held);
-/* Something in this file could not be read: what it held before, and is not seen again elsewhere, stays. */
-void store_keep_file(struct store *s, const char *file, int line, const char *reason);
+/* A document of this file cannot be parsed, or the file cannot be read (-errno): what the file held before, and is not
+ * seen again elsewhere, stays. What may be a policy counts, at the end, as one of the whole mesh that never was valid,
+ * unless a policy that the file held explains it. A policy that is gone in the same round stays, too. */
+void store_put_broken(struct store *s, const char *file, const struct yaml_error *error);
+void store_keep_file(struct store *s, const char *file, int e);
+/* Of the resource that stands for it then, to be freed. */
+char *store_unreadable_key(const char *file);
 /* Something in the folder is not read on purpose: worth a line of the list, but nothing is wrong. */
 void store_pass_over(struct store *s, const char *folder, const char *reason);
 /* The folder changed while it was read: what was not seen may have been on its way from one file to another. */

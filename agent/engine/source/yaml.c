@@ -403,6 +403,8 @@ int yaml_parse(const char *text, size_t len, const struct yaml_handlers *to, voi
 		if (e == -ENOMEM)
 			return e;
 		if (e) {
+			r.error.text = r.text;
+			r.error.len = r.len;
 			to->broken(arg, &r.error);
 			bad = e;
 		}

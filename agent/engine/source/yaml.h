@@ -16,6 +16,8 @@
 struct yaml_error {
 	int line;
 	char reason[200];
+	const char *text; /* all of the document, borrowed; NULL: not to be had */
+	size_t len;
 };
 
 struct yaml_handlers {

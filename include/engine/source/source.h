@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Configuration sources: something that turns resources into model deltas. `dir:PATH` watches a folder of Kubernetes
- * manifests (YAML multi-document or JSON). Control thread only.
+ * manifests (YAML multi-document or JSON). A change costs a look at each file, and the parsing of those that changed.
+ * Control thread only.
  */
 #pragma once
 #include "engine/model/model.h"
@@ -41,8 +42,8 @@ struct source *source_free(struct source *s);
 void source_retire(struct source *s);
 /* State for `warrenctl status` and `config dump`:
  * {"spec","healthy",alarm?,"resources":[{kind,namespace,name,file,line,
- * state:"applied"|"refused"|"warned"|"ignored"|"not enforced", reason?, warnings?:[{line,reason}]}]}, in the order of
- * the manifests.
+ * state:"applied"|"refused"|"warned"|"ignored"|"not enforced", reason?, warnings?:[{line,reason}],
+ * last_good_in_force?, may_be_policy?: it cannot be read, and names a policy}]}, in the order of the manifests.
  * Kind, namespace and name are "" where a document has none, or could not be read. */
 struct cJSON *source_dump(struct source *s);
 
@@ -53,9 +54,12 @@ int source_set_pod_addresses(struct source *s, const char *uid, const struct ip_
  * before the first read. */
 struct cJSON *source_mesh_dump(const struct source *s);
 /* Adds to a list of texts all that an operator must put right: why the source cannot be trusted to be current, a trust
- * domain that needs a restart, policies that never were valid, files that cannot be read. */
+ * domain that needs a restart, policies that never were valid or whose last update was refused, files that cannot be
+ * read. */
 void source_alarms(const struct source *s, struct cJSON *alarms);
-/* Every AuthorizationPolicy and PeerAuthentication, in the order of the manifests:
+/* Every AuthorizationPolicy and PeerAuthentication, in the order of the manifests, and among them each file in which
+ * something that names one of the two (or security.istio.io), or a text that cannot be looked at, cannot be read and
+ * never was: it counts as a policy of the whole mesh that never was valid. Its kind, namespace and name are "".
  * [{kind,namespace,name,file,line,
  *   state:"enforced here"|"dry-run"|"waits for a waypoint"|"not used here"|"refused", reason?, last_good_in_force?,
  *   warnings:[{line,reason}], action and rules, or mode and ports?, scope:"mesh"|"namespace"|"workload", selector?,
