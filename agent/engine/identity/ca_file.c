@@ -45,6 +45,20 @@ int ca_lock(int dir, const char *path, char **ret_error)
 	return take_fd(lock);
 }
 
+int ca_folder_locked(const char *path, int *ret_lock, char **ret_error)
+{
+	_cleanup_close_ int dir = ca_folder(path, ret_error);
+	int lock;
+
+	if (dir < 0)
+		return dir;
+	lock = ca_lock(dir, path, ret_error);
+	if (lock < 0)
+		return lock;
+	*ret_lock = lock;
+	return take_fd(dir);
+}
+
 int ca_read(int dir, const char *path, const char *name, bool private, char **ret, char **ret_error)
 {
 	_cleanup_close_ int fd = openat(dir, name, O_RDONLY | O_CLOEXEC);

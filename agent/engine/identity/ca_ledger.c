@@ -94,16 +94,13 @@ static void prune(struct ca *ca, int dir)
 
 static int append(struct ca *ca, const struct ledger_entry *e, char **ret_error)
 {
-	_cleanup_close_ int dir = ca_folder(ca->path, ret_error), lock = -1, fd = -1;
+	_cleanup_close_ int lock = -1, dir = ca_folder_locked(ca->path, &lock, ret_error), fd = -1;
 	char line[LINE_MAX_BYTES];
 	int n = format(e, line);
 	struct stat st;
 
 	if (dir < 0)
 		return dir;
-	lock = ca_lock(dir, ca->path, ret_error);
-	if (lock < 0)
-		return lock;
 	fd = openat(dir, LEDGER, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	if (fd < 0 || write(fd, line, (size_t)n) != n || fstat(fd, &st) < 0)
 		return ca_fail(ret_error, -errno, "%s/%s: cannot write: %s", ca->path, LEDGER, strerror(errno));

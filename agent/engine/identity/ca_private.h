@@ -43,6 +43,8 @@ int ca_fail(char **ret_error, int error, const char *fmt, ...) __attribute__((fo
 int ca_folder(const char *path, char **ret_error);
 /* Holds the folder's lock until the descriptor is closed: a descriptor, or -errno. */
 int ca_lock(int dir, const char *path, char **ret_error);
+/* Both; `*ret_lock` is the caller's to close, too. */
+int ca_folder_locked(const char *path, int *ret_lock, char **ret_error);
 /* Reads a whole file as text; of a private one nobody else may have a right. -ENOENT without a text. */
 int ca_read(int dir, const char *path, const char *name, bool private, char **ret, char **ret_error);
 /* Whole or not at all: written beside, synced, renamed. */

@@ -223,9 +223,8 @@ int ca_crl_renew(struct ca *ca, time_t next_update)
 
 	if (!ca->own || next_update - time(NULL) > CRL_DAYS * 86400 / 2)
 		return 0;
-	dir = ca_folder(ca->path, &error);
-	lock = dir < 0 ? -1 : ca_lock(dir, ca->path, &error);
-	return lock < 0 ? -EACCES : ca_crl_sign(ca, dir, &error);
+	dir = ca_folder_locked(ca->path, &lock, &error);
+	return dir < 0 ? -EACCES : ca_crl_sign(ca, dir, &error);
 }
 
 /* --- the command --- */
@@ -265,12 +264,9 @@ int ca_revoke(struct ca *ca, const char *what, unsigned *ret_count, char **ret_e
 			ret_error, -ENOTSUP,
 			"%s holds the operator's CA: revoke there, and give its list to the agents with --crl=FILE",
 			ca->path);
-	dir = ca_folder(ca->path, ret_error);
+	dir = ca_folder_locked(ca->path, &lock, ret_error);
 	if (dir < 0)
 		return dir;
-	lock = ca_lock(dir, ca->path, ret_error);
-	if (lock < 0)
-		return lock;
 	s.list = sk_X509_REVOKED_new_null();
 	if (!s.list)
 		return -ENOMEM;

@@ -166,12 +166,9 @@ int ca_rotate(struct ca *ca, enum ca_rotate_step step, enum ca_phase *ret_phase,
 		return ca_fail(ret_error, -ENOTSUP,
 			       "%s holds the operator's CA: put new files in place, which the agents read at once",
 			       ca->path);
-	dir = ca_folder(ca->path, ret_error);
+	dir = ca_folder_locked(ca->path, &lock, ret_error);
 	if (dir < 0)
 		return dir;
-	lock = ca_lock(dir, ca->path, ret_error);
-	if (lock < 0)
-		return lock;
 	/* Another agent may have gone on since this one last looked. */
 	r = ca_reload(ca, ret_error);
 	if (r < 0)
