@@ -151,6 +151,8 @@ struct capture_socket {
 int capture_pod_sockets(struct capture *c, int netns_fd, struct capture_socket **ret, size_t *ret_n);
 /* Ends the connection by a reset, for both ends. 0, or -ENOENT: it is gone already. */
 int capture_close_socket(int netns_fd, const struct capture_socket *s);
+/* Whether the connection is a probe of this pod, which goes to the app past the agent. */
+bool capture_is_probe(const struct capture *c, uint32_t number, const struct capture_socket *s);
 /* Whether a connection to this address would be captured if it were opened now. */
 bool capture_wants(const struct capture *c, const struct ip_addr *dst);
 
