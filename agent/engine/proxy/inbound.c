@@ -382,6 +382,7 @@ void inbound_denied_early(struct pod *p, const struct ip_port *src, const struct
 				     .src = model_workload_by_addr(p->w->model, &src->ip),
 				     .dst_addr = *dst,
 				     .dst = p->workload,
+				     .dst_service = model_service_by_target(p->w->model, dst),
 				     .direction = ACCESS_INBOUND,
 				     .verdict = &v};
 
