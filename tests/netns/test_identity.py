@@ -3,15 +3,21 @@
 
 WR_SOAK=1 (`make soak`) lets the renewals run for five minutes, until at least 40 certificates were seen each way.
 """
+import datetime
 import json
 import os
 import signal
 import subprocess
 import time
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+
 import certs
 import hbone
+import h2.events
 from mesh import check, eventually, Mesh
+from policies import died
 
 FALLBACK = False
 SOAK = os.environ.get("WR_SOAK") == "1"
@@ -236,6 +242,24 @@ def test_no_new_stream_after_expiry(m):
     c.close()
 
 
+def test_notice_at_half_life(m):
+    """A server's GOAWAY comes while a caller's certificate is still good, refuses no stream, and the streams go on."""
+    seconds = 6
+    time.sleep(1.05 - time.time() % 1)
+    end = time.time() + seconds
+    pem = certs.issue(certs.load_ca(m.ca), m.pods["client"].identity, m.dir + "/half.pem", end=certs.DAY * seconds / 86400)
+    c = hbone.Client(m.pods["lone"], m.pods["server"].ip, pem, certs.root_file(m.ca))
+    s = c.request(m.pods["server"].ip + ":7")
+    check(c.status(s) == 200, "a stream")
+    e = c.wait(h2.events.ConnectionTerminated, timeout=seconds)
+    check(e and e.error_code == 0 and e.last_stream_id == 0x7fffffff, "notice", e)
+    check(end - seconds + 1.5 < time.time() < end - 1, "between its beginning and its end", end - time.time())
+    # By hand: this client's session is closed for it by the GOAWAY.
+    c.sock.sendall((5).to_bytes(3, "big") + b"\0\0" + s.to_bytes(4, "big") + b"after")
+    eventually(lambda: any(x["src"].startswith(m.pods["lone"].ip) and x["bytes_recv"] == 5 for x in m.agents[2].json("connection", "list")), 5, "the stream goes on")
+    c.close()
+
+
 def test_age_of_tunnels(m):
     """--tunnel-max-age: a stream goes on, the tunnel takes no more, the next connection has another."""
     a = m.agents[1]
@@ -260,11 +284,51 @@ def test_age_of_tunnels(m):
         m.start_agents()
 
 
+def write_crl(m, path, *serials, until=certs.DAY):
+    """(Embedded CA: its root signs here.)"""
+    root, key = certs.load_ca(m.ca)
+    now = datetime.datetime.utcnow()
+    b = x509.CertificateRevocationListBuilder().issuer_name(root.subject).last_update(now - 2 * certs.DAY).next_update(now + until)
+    for serial in serials:
+        b = b.add_revoked_certificate(x509.RevokedCertificateBuilder().serial_number(int(serial)).revocation_date(now - certs.DAY).build())
+    with open(path + ".new", "wb") as f:
+        f.write(b.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    os.rename(path + ".new", path)
+
+
+def test_a_list_ends_the_callers_side(m):
+    """Revoked by a list that the caller's agent alone has: it gives up the server's tunnel, and dials no other; past its nextUpdate, too."""
+    path, a = m.dir + "/callers.crl", m.agents[1]
+    for x in m.agents.values():
+        x.kill()
+        x.options = ["--cert-ttl=1h"]
+    write_crl(m, path)
+    a.options.append("--crl=" + path)
+    m.start_agents()
+    try:
+        s = m.pods["client"].connect(m.pods["server"].ip, 7)
+        s.sendall(b"x")
+        check(s.recv(1) == b"x", "open")
+        server = next(c["serial"] for c in m.agents[2].json("certificate", "list") if c["identity"] == m.pods["server"].identity)
+        write_crl(m, path, server, until=-certs.DAY)
+        check(died(s, 2) == "reset", "reset")
+        eventually(lambda: any(x.get("error", "").startswith("tls_certificate_revoked") and x["direction"] == "outbound" for x in a.access()), 3, "by the caller's agent")
+        check(not m.agents[2].json("status")["counters"].get("tls_certificate_revoked", 0), "the server's agent knows nothing of it")
+        check(not ping(m), "no new connection")
+        check(any("past its nextUpdate" in x for x in a.json("status")["alarms"]), "with an alarm, as the list is old", a.json("status")["alarms"])
+        write_crl(m, path)
+        eventually(lambda: ping(m), 5, "taken back")
+        check(not a.json("status")["alarms"], "and the alarm is over")
+        s.close()
+    finally:
+        for x in m.agents.values():
+            x.kill()
+            x.options = []
+        m.start_agents()
+
+
 def test_operators_list(m):
-    """--crl=FILE: never read denies, a good one serves; what it names is refused. (Embedded CA: its root signs here.)"""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    import datetime
+    """--crl=FILE: never read denies, a good one serves."""
     path = m.dir + "/operator.crl"
     a = m.agents[2]
     a.kill()
@@ -274,12 +338,7 @@ def test_operators_list(m):
         check(not ping(m), "configured and never read: denied")
         eventually(lambda: a.json("status")["counters"].get("tls_crl_unavailable", 0) > 0, 5, "with its own reason")
         check(any(path in text for text in a.json("status")["alarms"]), "and an alarm")
-        root, key = certs.load_ca(m.ca)
-        now = datetime.datetime.utcnow()
-        crl = x509.CertificateRevocationListBuilder().issuer_name(root.subject).last_update(now - certs.DAY).next_update(now + certs.DAY).sign(key, hashes.SHA256())
-        with open(path + ".new", "wb") as f:
-            f.write(crl.public_bytes(serialization.Encoding.PEM))
-        os.rename(path + ".new", path)
+        write_crl(m, path)
         eventually(lambda: ping(m), 5, "good: served")
         check(not a.json("status")["alarms"], "no alarm", a.json("status")["alarms"])
     finally:
