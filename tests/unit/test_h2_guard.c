@@ -23,6 +23,7 @@ static struct {
 	bool reset;	  /* requests are answered by RST_STREAM */
 	int status;	  /* otherwise by this, 0 not yet */
 	size_t requests, got;
+	bool deaf;	/* the peer reads nothing */
 	int64_t goaway; /* the code, -1 before */
 } s;
 
@@ -124,7 +125,8 @@ static int receive(const void *bytes, size_t len)
 
 	for (size_t i = 0; i < len && !r; i += step)
 		r = h2_recv(s.h2, at + i, step, s.now_ms);
-	assert_int_equal(h2_send(s.h2), 0);
+	if (!s.deaf)
+		assert_int_equal(h2_send(s.h2), 0);
 	return r;
 }
 
@@ -330,6 +332,20 @@ static void answers_that_are_not_read(void **state)
 	check_ended("LIMIT_ACKS_QUEUED");
 }
 
+static void refusals_that_are_not_read(void **state)
+{
+	int r = 0;
+
+	(void)state;
+	s.status = 400;
+	s.deaf = true;
+	for (uint32_t n = 0; n <= LIMIT_FRAMES_QUEUED && !r; n++)
+		r = connect_frame(1 + 2 * n, END_STREAM);
+	assert_int_equal(r, -EDQUOT);
+	assert_int_equal(h2_send(s.h2), 0);
+	check_ended("LIMIT_FRAMES_QUEUED");
+}
+
 static void continuations(void **state)
 {
 	(void)state;
@@ -519,6 +535,7 @@ int main(void)
 		cmocka_unit_test(a_flood_ends_the_tunnel),
 		cmocka_unit_test(the_same_at_a_calm_pace_does_not),
 		cmocka_unit_test_setup_teardown(answers_that_are_not_read, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(refusals_that_are_not_read, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(continuations, set_up_lasting, tear_down),
 		cmocka_unit_test_setup_teardown(a_large_header_block, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_header_bomb, set_up_lasting, tear_down),
