@@ -31,7 +31,8 @@ struct capture_config {
 	const uint16_t *excluded_ports; /* destination ports never captured */
 	size_t n_excluded_ports;
 	bool on_agent_loss_open;
-	bool exempt_node_sockets; /* every port of a pod counts as declared, see capture_pod_set_probes */
+	/* Every port of a pod counts as declared, and to every process of the node: see capture_pod_set_probes. */
+	bool exempt_node_sockets;
 	enum anti_spoof anti_spoof;
 	const char *assume_missing; /* comma list: "tcx,sockops,..." forces each fallback; NULL */
 };

@@ -307,10 +307,11 @@ def test_capture_ports(m):
         check(got[:1] in (b"", b"\x15"), "which says no more than an alert", got)
     check(client_tunnels(m) == before and len(m.agents[2].access()) == others, "no tunnel, and the other node heard nothing")
     for port in (15001, 15006, 15008):
-        for address in ("::", "127.0.0.1", client.ip):
-            with client.inside():
-                s = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+        for address, option in (("::", None), ("127.0.0.1", socket.SO_REUSEADDR), (client.ip, socket.SO_REUSEPORT), ("0.0.0.0", socket.SO_REUSEPORT)):
+            s = client.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
             try:
+                if option:
+                    s.setsockopt(socket.SOL_SOCKET, option, 1)
                 s.bind((address, port))
                 s.listen(1)
                 got = "listens"

@@ -241,6 +241,9 @@ def test_every_socket_of_the_node(m):
     a.start(extra=["--probe-exemption=node-sockets"])
     r, n = counted(m, lambda: probe(m, UNDECLARED))
     check(r == 0 and n == {"probe": 1}, "any port", os.strerror(r), n)
+    with cgroup("kubepods.wr-%d" % os.getpid(), "burstable", "pod1"):
+        r, n = counted(m, lambda: probe(m, UNDECLARED))
+    check(r == 0 and n == {"probe": 1}, "a hostNetwork pod's, too", os.strerror(r), n)
     answered, n = counted(m, lambda: syn_of_nobody(m, UNDECLARED))
     check(answered and n == {"captured_in": 1}, "but not any packet", n)
     a.process.end()
