@@ -45,7 +45,9 @@ class Node:
 
 
 def certificate(m, account):
-    return certs.issue(certs.load_ca(m.ca), "spiffe://cluster.local/ns/demo/sa/" + account, m.dir + "/%s.pem" % account)
+    """`account`: of the namespace demo, or NAMESPACE/NAME."""
+    namespace, name = ("demo/" + account).split("/")[-2:]
+    return certs.issue(certs.load_ca(m.ca), "spiffe://cluster.local/ns/%s/sa/%s" % (namespace, name), m.dir + "/caller.pem")
 
 
 def tunnel(m, pod, account):
@@ -83,6 +85,12 @@ def test_modes(m):
             check(count(m, "src_identity_mismatch") == (anothers == 401), mode + ": so is the refusal", count(m, "src_identity_mismatch"))
     finally:
         restart(m)
+
+
+def test_no_identity_is_exempt(m):
+    """Not even those of a mesh's own parts, which may speak for others elsewhere."""
+    for account in ("istio-system/ztunnel", "istio-system/istiod", "istio-system/istio-ingressgateway-service-account", "waypoint"):
+        check(status(m, m.pods["plain"], account) == 401, account + " from another's address")
 
 
 def known(m, name):

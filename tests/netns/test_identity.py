@@ -3,6 +3,7 @@
 
 WR_SOAK=1 (`make soak`) lets the renewals run for five minutes, until at least 40 certificates were seen each way.
 """
+import calendar
 import datetime
 import json
 import os
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 import certs
 import hbone
 import h2.events
-from mesh import check, eventually, Mesh
+from mesh import ROOT, check, eventually, Mesh
 from policies import died
 
 FALLBACK = False
@@ -92,6 +93,8 @@ def test_certificate_list(m):
     check(all(w in text for w in ("RENEWAL", "ROTATION", "CRL", "NOT BEFORE")), "columns", text)
     text = m.agents[1].ctl("status").stdout
     check(text.count("who can read %s can issue every identity" % m.ca) == 1, "status says what the folder means", text)
+    with open(os.path.join(ROOT, "README.md")) as f:
+        check("`--ca=dir:` means:** whoever can read that folder can issue every identity" in f.read(), "and so does README.md")
     for name in ("root-key.pem", "issued"):
         check(os.stat(os.path.join(m.ca, name)).st_mode & 0o777 == 0o600, "the agents' alone: " + name)
 
@@ -187,15 +190,31 @@ def test_revoked_serial_is_replaced(m):
     check(r.returncode == 4 and "neither a serial" in r.stderr, "nonsense is refused", r)
 
 
+def is_refused_as_expired(m, c, authority):
+    """Whether a new stream on this tunnel is refused because a certificate has expired."""
+    def count():
+        return m.agents[2].json("status")["counters"].get("certificate_expired", 0)
+    before = count()
+    c.request(authority)
+    return count() > before
+
+
 def test_without_the_folder_until_expiry(m):
     """Present certificates serve until they expire, then nothing passes in either direction; alarms say why and since when."""
-    away = m.ca + ".away"
+    away, server = m.ca + ".away", m.pods["server"].ip + ":7"
+    long_lived = certs.issue(certs.load_ca(m.ca), m.pods["client"].identity, m.dir + "/long.pem")
     os.rename(m.ca, away)
     try:
         check(ping(m), "certificates serve")
         eventually(lambda: any("cannot open" in a for a in m.agents[1].json("status")["alarms"]), 3, "the folder's alarm")
         eventually(lambda: any("serves until" in a and m.pods["client"].identity in a for a in m.agents[1].json("status")["alarms"]), TTL, "the certificate's alarm")
         check(ping(m), "still serving")
+        row = next(c for c in m.agents[2].json("certificate", "list") if c["identity"] == m.pods["server"].identity)
+        time.sleep(max(0, calendar.timegm(time.strptime(row["not_after"], "%Y-%m-%dT%H:%M:%SZ")) - 1 - time.time()))
+        c = hbone.Client(m.pods["lone"], m.pods["server"].ip, long_lived, certs.root_file(away))
+        check(c.status(c.request(server)) == 200, "a caller whose own is good for longer")
+        eventually(lambda: is_refused_as_expired(m, c, server), 1.8, "no new stream on its tunnel then", step=0.1)
+        c.close()
         expired = eventually(lambda: [c for c in m.agents[1].json("certificate", "list") if c["identity"] == m.pods["client"].identity and c["state"] == "expired"],
                              TTL + 5, "expired")
         check(not ping(m), "then closed", expired)
@@ -222,20 +241,14 @@ def test_clock_skew_is_named(m):
 
 def test_no_new_stream_after_expiry(m):
     """A caller's certificate expires while its tunnel is open: the stream it has goes on, the next one is refused with a reason."""
-    def expired():
-        return m.agents[2].json("status")["counters"].get("certificate_expired", 0)
-    before, authority = expired(), m.pods["server"].ip + ":7"
+    authority = m.pods["server"].ip + ":7"
     # Validity ends with a full second, and the tunnel is given up a second after that at the earliest.
     time.sleep(1.05 - time.time() % 1)
     pem = certs.issue(certs.load_ca(m.ca), m.pods["client"].identity, m.dir + "/short.pem", end=certs.DAY / 86400)
     c = hbone.Client(m.pods["lone"], m.pods["server"].ip, pem, certs.root_file(m.ca))
     first = c.request(authority)
     check(c.status(first) == 200, "the first stream")
-
-    def refused():
-        c.request(authority)
-        return expired() > before
-    eventually(refused, 1.8, "refused", step=0.1)
+    eventually(lambda: is_refused_as_expired(m, c, authority), 1.8, "refused", step=0.1)
     c.send(first, b"still here")
     eventually(lambda: any(x["src"].startswith(m.pods["lone"].ip) and x["bytes_recv"] == 10 for x in m.agents[2].json("connection", "list")), 5,
                "the first stream goes on")

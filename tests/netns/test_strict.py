@@ -104,6 +104,12 @@ def test_one_line_for_each_caller(m):
     for p, line in zip(callers, lines(m)[before:]):
         check(line["src.addr"].startswith(p.ip + ":") and line["dst.addr"] == "%s:%d" % (m.pods["server"].ip, APP) and
               line["direction"] == "inbound", "who to whom", line)
+    authentication(m, "STRICT", pod="other")
+    eventually(lambda: kernel(m, "other")["mtls"] == "strict", 5, "another pod")
+    check(dial(m, callers[0].name, to="other") == errno.ECONNREFUSED and count(m, "mtls_required", "other") == 1, "counted apart")
+    eventually(lambda: lines(m)[before + 2:], 3, "and told apart")
+    m.remove_manifest("authentication-other.yaml")
+    before += 1
     time.sleep(10)
     check(dial(m, callers[0].name) == errno.ECONNREFUSED, "refused")
     eventually(lambda: len(lines(m)) > before + 2, 3, "a new line")
