@@ -210,6 +210,13 @@ static int start_capture(struct node *n)
 	return 0;
 }
 
+enum source_binding node_source_binding(const struct node *n)
+{
+	if (!strcmp(n->o.source_binding, "off"))
+		return BINDING_OFF;
+	return !strcmp(n->o.source_binding, "enforce") ? BINDING_ENFORCE : BINDING_KNOWN;
+}
+
 static int start_engine(struct node *n)
 {
 	struct engine_config ec = {.workers = (unsigned)n->o.workers,
@@ -220,9 +227,7 @@ static int start_engine(struct node *n)
 				   .trust = trust_keeper_trust(n->keeper),
 				   .cluster_id = n->o.cluster_id,
 				   .network = n->o.network,
-				   .source_binding = *n->o.source_binding == 'o'   ? BINDING_OFF
-						     : *n->o.source_binding == 'e' ? BINDING_ENFORCE
-										   : BINDING_KNOWN,
+				   .source_binding = node_source_binding(n),
 				   .control = n->loop,
 				   .claim_socket = capture_claim_socket,
 				   .claim_arg = n->capture};

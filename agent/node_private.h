@@ -64,6 +64,8 @@ void node_notify(const char *text);
  * says what is missing.
  */
 bool node_is_up(struct node *n, const char **ret_why);
+/* What --source-binding says. */
+enum source_binding node_source_binding(const struct node *n);
 
 /* --- lock.c; each prints what is wrong and returns -errno --- */
 /* The run directory's folders and paths. */

@@ -101,7 +101,7 @@ static const struct option {
 	 "refuse callers whose address is another identity's pod's; enforce: or no single pod's",
 	 .ok = value_is_binding, .want = "enforce, known or off"},
 	{"probe-exemption", TEXT, AT(probe_exemption), "declared", "declared|node-sockets",
-	 "where the kubelet gets whatever policy says: to a manifest's probe ports, or to all",
+	 "who gets past policy: the kubelet to a manifest's probe ports, or every socket of the node",
 	 .ok = value_is_probe_exemption, .want = "declared or node-sockets"},
 	{"anti-spoof", TEXT, AT(anti_spoof), "enforce", "enforce|count|off",
 	 "what becomes of a pod's packets with a foreign source, or to the mesh around the agent",

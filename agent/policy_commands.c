@@ -180,6 +180,18 @@ static void add_step(cJSON *steps, const char *step, const char *result)
 	cJSON_AddItemToArray(steps, o);
 }
 
+/* Nobody who can be asked about is a probe; but who wonders why the kubelet gets through learns it here. */
+static void add_probe(cJSON *steps, const struct node *n, const struct question *q)
+{
+	bool exempt = !strcmp(n->o.probe_exemption, "node-sockets");
+
+	for (size_t i = 0; i < q->to->n_probe_ports && !exempt; i++)
+		exempt = q->to->probe_ports[i] == q->subject.destination.port;
+	add_step(steps, "probe",
+		 exempt ? "no: but the node's own sockets, such as the kubelet's, pass to this port"
+			: "no: the port is no probe's");
+}
+
 /* Whether a certificate of this identity passes the handshake, for all that its trust domain says. */
 static bool is_believed(const struct node *n, const char *identity)
 {
@@ -189,33 +201,37 @@ static bool is_believed(const struct node *n, const char *identity)
 	       trust_has_domain(trust_keeper_trust(n->keeper), id.trust_domain, id.trust_domain_len);
 }
 
-static void add_binding(cJSON *steps, const struct node *n, const struct question *q)
+static enum wr_reason add_binding(cJSON *steps, const struct node *n, const struct question *q)
 {
+	struct binding b;
 	char text[100];
 
+	if (q->from) {
+		b = binding_judge(node_source_binding(n), n->model, &q->subject.source, q->subject.identity);
+		add_step(steps, "source binding", b.text);
+		return b.allow ? WR_REASON_NONE : b.reason;
+	}
 	snprintf(text, sizeof(text), "no address given; --source-binding=%s decides when it calls",
 		 n->o.source_binding);
-	add_step(steps, "source binding",
-		 !q->from		   ? text
-		 : q->from->addrs_disputed ? "several pods claim the address: not compared with it"
-					   : "the address is this pod's");
+	add_step(steps, "source binding", text);
+	return WR_REASON_NONE;
 }
 
-/* What comes before the policies. False: it gets no further. */
-static bool add_provenance(cJSON *steps, const struct node *n, const struct question *q)
+/* What comes before the policies. NONE, or why it gets no further. */
+static enum wr_reason add_provenance(cJSON *steps, const struct node *n, const struct question *q)
 {
+	add_probe(steps, n, q);
 	add_step(steps, "identity", q->subject.identity ? q->subject.identity : "plaintext: nobody is proven");
 	if (!q->subject.identity)
-		return true;
+		return WR_REASON_NONE;
 	if (!is_believed(n, q->subject.identity)) {
 		add_step(steps, "handshake",
 			 "refused: the roots may not vouch for this trust domain, which is neither the mesh's own nor "
 			 "one of its aliases: see warrenctl status");
-		return false;
+		return WR_REASON_TLS_TRUST_DOMAIN;
 	}
 	add_step(steps, "handshake", "the roots may vouch for its trust domain");
-	add_binding(steps, n, q);
-	return true;
+	return add_binding(steps, n, q);
 }
 
 /* The answer for a pod that nobody stands before. */
@@ -244,9 +260,10 @@ static cJSON *refused(enum wr_reason reason, cJSON *steps)
 static cJSON *judge(const struct node *n, const struct question *q)
 {
 	cJSON *steps = cJSON_CreateArray(), *o, *policies;
+	enum wr_reason reason = add_provenance(steps, n, q);
 
-	if (!add_provenance(steps, n, q))
-		return refused(WR_REASON_TLS_TRUST_DOMAIN, steps);
+	if (reason)
+		return refused(reason, steps);
 	/* Whatever the policies say. */
 	if (route_port_is_illegal(q->subject.destination.port)) {
 		add_step(steps, "destination", "the port is the agent's own: refused");

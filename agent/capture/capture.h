@@ -31,7 +31,8 @@ struct capture_config {
 	const uint16_t *excluded_ports; /* destination ports never captured */
 	size_t n_excluded_ports;
 	bool on_agent_loss_open;
-	bool exempt_node_sockets; /* every port of a pod counts as declared, see capture_pod_set_probes */
+	/* Every port of a pod counts as declared, and to every process of the node: see capture_pod_set_probes. */
+	bool exempt_node_sockets;
 	enum anti_spoof anti_spoof;
 	const char *assume_missing; /* comma list: "tcx,sockops,..." forces each fallback; NULL */
 };
@@ -151,6 +152,8 @@ struct capture_socket {
 int capture_pod_sockets(struct capture *c, int netns_fd, struct capture_socket **ret, size_t *ret_n);
 /* Ends the connection by a reset, for both ends. 0, or -ENOENT: it is gone already. */
 int capture_close_socket(int netns_fd, const struct capture_socket *s);
+/* Whether the connection is a probe of this pod, which goes to the app past the agent. */
+bool capture_is_probe(const struct capture *c, uint32_t number, const struct capture_socket *s);
 /* Whether a connection to this address would be captured if it were opened now. */
 bool capture_wants(const struct capture *c, const struct ip_addr *dst);
 

@@ -9,6 +9,7 @@
 #include "engine/base/cleanup.h"
 
 #include <arpa/inet.h>
+#include <bpf/bpf.h>
 #include <linux/inet_diag.h>
 #include <linux/netlink.h>
 #include <linux/sock_diag.h>
@@ -132,6 +133,16 @@ int capture_pod_sockets(struct capture *c, int netns_fd, struct capture_socket *
 	*ret = l.list;
 	*ret_n = l.n;
 	return 0;
+}
+
+bool capture_is_probe(const struct capture *c, uint32_t number, const struct capture_socket *s)
+{
+	struct wr_flow key = {.sport = s->remote.port, .dport = s->local.port};
+	struct wr_probe_flow f;
+
+	memcpy(&key.src, &s->remote.ip, sizeof(key.src));
+	memcpy(&key.dst, &s->local.ip, sizeof(key.dst));
+	return bpf_map_lookup_elem(c->maps[MAP_PROBE_FLOWS], &key, &f) == 0 && f.pod == number;
 }
 
 static void words_of(int family, const struct ip_addr *a, __be32 *ret)

@@ -53,7 +53,8 @@ static int each(const struct enrolment *e, void (*fn)(void *arg, const struct en
 		struct finding f = {.socket = s, .inbound = listens(list, n, s), .verdict = {.allow = true}};
 
 		if (s->listening || (s->kind != WR_SOCK_NONE && s->kind != WR_SOCK_APP_BYPASS) ||
-		    is_own(e->workload, &s->remote.ip) || (!f.inbound && !capture_wants(c, &s->remote.ip)))
+		    is_own(e->workload, &s->remote.ip) ||
+		    (f.inbound ? capture_is_probe(c, e->number, s) : !capture_wants(c, &s->remote.ip)))
 			continue;
 		if (f.inbound) {
 			struct policy_subject subject = {.source = s->remote.ip, .destination = s->local};

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
  * Connections that processes of the node's own network namespace open to probe ports, recorded for pod_in. A process
- * below a cgroup of Kubernetes' pods is a hostNetwork pod's, and not recorded. Called by app_socket.
+ * below a cgroup of Kubernetes' pods is a hostNetwork pod's, and only recorded where every socket of the node is.
+ * Called by app_socket.
  */
 #pragma once
 #include <bpf/bpf_core_read.h>
@@ -101,14 +102,15 @@ static __always_inline void flow_of(struct bpf_sock_ops *ops, struct wr_flow *f)
 	map_v4(&f->dst, ops->remote_ip4);
 }
 
-/* The pod whose probe port this is. */
+/* The pod whose probe port this is, for the processes that may probe; where all of a pod's ports are, as
+ * --probe-exemption=node-sockets has it, for every process. */
 static __always_inline __u32 *probed_pod(const struct wr_flow *f)
 {
 	struct wr_probe_port key = {.addr = f->dst, .port = f->dport};
 	__u32 *number = bpf_map_lookup_elem(&wr_probe_ports, &key);
 
 	if (number)
-		return number;
+		return in_pod_cgroup() ? 0 : number;
 	key.port = 0;
 	return bpf_map_lookup_elem(&wr_probe_ports, &key);
 }
@@ -129,7 +131,7 @@ static __always_inline void node_socket(struct bpf_sock_ops *ops)
 		return;
 	}
 	number = probed_pod(&f);
-	if (!number || in_pod_cgroup())
+	if (!number)
 		return;
 	value.at = bpf_ktime_get_ns();
 	value.pod = *number;

@@ -359,9 +359,11 @@ static void age_reports(struct fixture *f, uint64_t by)
 static void test_first_of_each_caller_is_reported(void **state)
 {
 	const struct packet_case a = {"", PLACE_IN, "4S", POD4, 8080, REDIRECT, WR_REASON_MTLS_REQUIRED},
-				 b = {"", PLACE_IN, "6S", POD6, 8081, REDIRECT, WR_REASON_MTLS_REQUIRED};
+				 b = {"", PLACE_IN, "6S", POD6, 8081, REDIRECT, WR_REASON_MTLS_REQUIRED},
+				 other_port = {"", PLACE_IN, "4S", POD4, 8081, REDIRECT, WR_REASON_MTLS_REQUIRED};
 	struct fixture *f = *state;
 	int progs[PLACE_MAX_] = {[PLACE_IN] = program_of(f, PLACE_IN)};
+	uint64_t before = counter(f, WR_REASON_MTLS_REQUIRED);
 	struct reports r = {0};
 	char text[IP_PORT_STRLEN];
 
@@ -390,6 +392,15 @@ static void test_first_of_each_caller_is_reported(void **state)
 	run_loop(50);
 	assert_int_equal(r.n, 3);
 	assert_string_equal(ip_port_format(&r.last.dst, text, sizeof(text)), "[" POD6 "]:8081");
+	/* The same caller as the first one, whose time is not over. */
+	for (int i = 0; i < 3; i++)
+		run_case(f, progs, &other_port);
+	run_case(f, progs, &a);
+	run_loop(50);
+	assert_int_equal(r.n, 4);
+	assert_int_equal(r.last.suppressed, 0);
+	assert_string_equal(ip_port_format(&r.last.dst, text, sizeof(text)), POD4 ":8081");
+	assert_int_equal(counter(f, WR_REASON_MTLS_REQUIRED), before + 12);
 	capture_unwatch_denials(f->capture);
 	loop_free(reports_loop);
 	close(progs[PLACE_IN]);

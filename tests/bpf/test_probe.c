@@ -210,11 +210,11 @@ static int connect_from(struct fixture *f, const char *cgroup, uint16_t port)
 	return WEXITSTATUS(status);
 }
 
-/* A hostNetwork pod is in the node's namespace as the kubelet is. */
-static void test_process_of_a_pod(void **state)
+/* A hostNetwork pod is in the node's namespace as the kubelet is: the error of its connect, and of another process's.
+ */
+static void from_each_cgroup(struct fixture *f, int *ret_inside, int *ret_outside)
 {
-	struct fixture *f = *state;
-	int app = listen_on(f, f->pod, "::", 8080), inside, outside;
+	int app = listen_on(f, f->pod, "::", 8080);
 	char pods[64], pod[80], deep[96], other[64];
 
 	snprintf(pods, sizeof(pods), PODS_CGROUP, (int)getpid());
@@ -222,12 +222,28 @@ static void test_process_of_a_pod(void **state)
 	snprintf(deep, sizeof(deep), "%s/container", pod);
 	snprintf(other, sizeof(other), "/sys/fs/cgroup/unified/wr-system-%d", (int)getpid());
 	run("mkdir -p %s %s", deep, other);
-	inside = connect_from(f, deep, 8080);
-	outside = connect_from(f, other, 8080);
+	*ret_inside = connect_from(f, deep, 8080);
+	*ret_outside = connect_from(f, other, 8080);
 	run("rmdir %s %s %s %s", deep, pod, pods, other);
+	close(app);
+}
+
+static void test_process_of_a_pod(void **state)
+{
+	int inside, outside;
+
+	from_each_cgroup(*state, &inside, &outside);
 	assert_int_equal(inside, ECONNREFUSED);
 	assert_int_equal(outside, 0);
-	close(app);
+}
+
+static void test_every_process(void **state)
+{
+	int inside, outside;
+
+	from_each_cgroup(*state, &inside, &outside);
+	assert_int_equal(inside, 0);
+	assert_int_equal(outside, 0);
 }
 
 /* The whole set is replaced, and only one pod's. */
@@ -268,6 +284,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_packets_without_a_socket, setup, fixture_free),
 		cmocka_unit_test_setup_teardown(test_records, setup, fixture_free),
 		cmocka_unit_test_setup_teardown(test_process_of_a_pod, setup, fixture_free),
+		cmocka_unit_test_setup_teardown(test_every_process, setup_every_port, fixture_free),
 		cmocka_unit_test_setup_teardown(test_ports_change, setup, fixture_free),
 	};
 

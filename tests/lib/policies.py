@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Policies of a test, written as a user would and gone with it. Called by tests/netns."""
+import json
+import os
 import socket
+import time
 
-from mesh import eventually
+from mesh import BUILD, Process, eventually
 
 
 def authorization(name, action="ALLOW", rules=None, selector=None, namespace="demo", **extra):
@@ -61,3 +64,23 @@ def died(s, seconds):
         return "reset"
     except (socket.timeout, TimeoutError):
         return None
+
+
+class Trace:
+    """`policy trace` of an agent while this lasts."""
+
+    def __init__(self, m, node=2):
+        self.m, self.agent = m, m.agents[node]
+
+    def __enter__(self):
+        self.process = Process(self.m, "trace", [os.path.join(BUILD, "warrenctl"), "--run-dir=" + self.m.run_dir, "--node=" + self.agent.name, "-j", "policy", "trace"])
+        time.sleep(0.5)  # until it has asked once
+        return self
+
+    def rows(self, reason=None):
+        """What it has shown, of denials those with this reason."""
+        rows = [json.loads(x) for x in self.process.output().splitlines() if x.endswith("}")]
+        return [r for r in rows if not reason or r.get("reason") == reason]
+
+    def __exit__(self, *exc):
+        self.process.kill()

@@ -276,39 +276,93 @@ def client_tunnels(m):
     return len([t for t in m.agents[1].json("tunnel", "list") if t["state"] == "ready"])
 
 
-def test_capture_ports(m):
-    """15008 of a pod ends in its agent; 15001 and 15006 are accepted and closed with a reason; nobody else gets them."""
-    client = m.pods["client"]
-    for target in (client, m.pods["near"], m.pods["server"]):
-        for port in (15001, 15006):
-            lines = len(m.agents[1].access())
-            try:
-                with client.connect(target.ip, port, 3) as s:
-                    s.settimeout(5)
-                    got = s.recv(10)
-            except ConnectionResetError:
-                got = b""
-            check(got == b"", "accepted and closed", target.name, port, got)
-            if target is not client:
-                found = eventually(lambda: [x for x in m.agents[1].access()[lines:] if "illegal_port" in str(x) or "recursive" in str(x)], 3, "a reason in the log")
-                check(found, "named")
-        before = client_tunnels(m)
-        try:
-            with client.connect(target.ip, 15008, 3) as s:
+def dial_agents_port(m, pod, target, port):
+    """What the caller reads, and the line about it of the agent of node 1."""
+    lines = len(m.agents[1].access())
+    try:
+        with pod.connect(target.ip, port, 3) as s:
+            s.settimeout(5)
+            if port == 15008:
                 s.sendall(b"not TLS at all, not at all\r\n\r\n")
-                s.settimeout(5)
-                got = s.recv(100)
-        except ConnectionResetError:
-            got = b""
-        check(got[:1] in (b"", b"\x15"), "an alert or nothing: it ends in an agent", got)
-        check(client_tunnels(m) == before, "and makes no tunnel")
+            got = s.recv(100)
+    except ConnectionResetError:
+        got = b""
+
+    def line():
+        return [x for x in m.agents[1].access()[lines:] if x["dst.addr"] == "%s:%d" % (target.ip, port) and "error" in x]
+    return got, eventually(line, 3, "a reason in the log of its own agent, %s to %s:%d" % (pod.name, target.name, port))[0]["error"]
+
+
+def test_capture_ports(m):
+    """Dialled at one's own pod or another, from inside the mesh or outside: accepted and closed with a reason, and never the other agent's."""
+    client, near, server, plain = (m.pods[x] for x in ("client", "near", "server", "plain"))
+    before, others = client_tunnels(m), len(m.agents[2].access())
+    for pod, target in ((client, client), (client, near), (client, server), (plain, near)):
+        for port in (15001, 15006):
+            got, error = dial_agents_port(m, pod, target, port)
+            check(got == b"" and error.startswith("illegal_port:"), "%s to %s:%d" % (pod.name, target.name, port), got, error)
+        got, error = dial_agents_port(m, pod, target, 15008)
+        straight = pod is plain or target is client
+        check(error.startswith("tls_" if straight else "illegal_port:"), "15008 ends in the own agent, %s to %s" % (pod.name, target.name), error)
+        check(got[:1] in (b"", b"\x15"), "which says no more than an alert", got)
+    check(client_tunnels(m) == before and len(m.agents[2].access()) == others, "no tunnel, and the other node heard nothing")
     for port in (15001, 15006, 15008):
-        try:
-            client.listen(port).close()
-            got = "bound"
-        except OSError as e:
-            got = e.errno
-        check(got == errno.EADDRINUSE, "an app that tries later", port, got)
+        for address, option in (("::", None), ("127.0.0.1", socket.SO_REUSEADDR), (client.ip, socket.SO_REUSEPORT), ("0.0.0.0", socket.SO_REUSEPORT)):
+            s = client.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+            try:
+                if option:
+                    s.setsockopt(socket.SOL_SOCKET, option, 1)
+                s.bind((address, port))
+                s.listen(1)
+                got = "listens"
+            except OSError as e:
+                got = e.errno
+            s.close()
+            check(got == errno.EADDRINUSE, "an app that tries later", address, port, got)
+
+
+def test_a_link_without_an_end(m):
+    """A second interface that the node has no end of: pod list and doctor say so, and why."""
+    p = m.pod("shared", 1)
+    m.write_pod(p)
+    eventually(lambda: link_of_or_none(m, "shared") == "enforced", 8, "enrolled")
+    node = os.path.basename(m.node_netns(1))
+    run("ip", "-n", node, "link", "add", "mv0", "link", "to-n2", "netns", p.ns, "type", "macvlan")
+    try:
+        text = eventually(lambda: (lambda t: t if t.startswith("partly: mv0") else None)(link_of(m, "shared")), 4, "pod list says so")
+        check("no end of its own" in text, "and why", text)
+        rows = [x for x in m.agents[1].json("doctor") if "demo/shared" in x["needed_for"]]
+        check(rows and not rows[0]["present"] and "mv0" in json.dumps(rows), "doctor, too", rows)
+    finally:
+        p.sh("ip", "link", "del", "mv0")
+    eventually(lambda: link_of(m, "shared") == "enforced", 4, "over with it")
+    m.remove_manifest("pod-shared.yaml")
+    eventually(lambda: link_of_or_none(m, "shared") is None, 5, "gone")
+
+
+def test_nothing_reaches_a_strict_pod(m):
+    """The same frames and marked sockets at a pod that demands mutual TLS, of the own node and of another."""
+    client, near, server = (m.pods[x] for x in ("client", "near", "server"))
+    m.write("strict.yaml", {"apiVersion": "security.istio.io/v1", "kind": "PeerAuthentication", "metadata": {"name": "default", "namespace": m.namespace},
+                            "spec": {"mtls": {"mode": "STRICT"}}})
+    eventually(lambda: all(p["mtls"] == "strict" for a in m.agents.values() for p in a.json("bpf")["pods"]), 5, "the kernels know")
+    try:
+        for target in (near, server):
+            c = m.capture_on(target.netns, "eth0", "ip or ip6")
+            for bypass in (False, True):
+                send_frames(client, packets(client, target, 43500 + 10 * bypass) + mapped(client, target, 43505 + 10 * bypass), bypass)
+            for family in (socket.AF_INET, socket.AF_INET6):
+                send_raw(client, [p for k, p in packets(client, target, 43530) if (k == 0x0800) == (family == socket.AF_INET)], family)
+            send_frames(client, spoofed(m), True)
+            client.sh("setpriv", "--bounding-set=-all,+net_raw", "--inh-caps=-all,+net_raw", "/usr/bin/python3", "-c",
+                      MARKED % (MARKS, target.ip, target.ip6, target.ip))
+            time.sleep(0.4)
+            c.stop()
+            got = [p for p in c.tcp() if p[2] in (target.ip, target.ip6) and p[3] == 7 and p[0] in (client.ip, client.ip6, FOREIGN4, FOREIGN6)]
+            check(not got and b"PLAINTEXT" not in c.data(), "nothing in plaintext at %s" % target.name, got[:4])
+            check(client.traffic("ping", target.ip, 7, 3, 8)["ok"], "by mutual TLS it is reached")
+    finally:
+        m.remove_manifest("strict.yaml")
 
 
 # --- the command ---

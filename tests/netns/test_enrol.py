@@ -384,11 +384,15 @@ def test_refused_injected_sidecar(m):
 
 
 def test_refused_foreign_socket(m):
-    p = m.pod("squatter", 1)
-    s = p.listen(15001)
-    refusal(m, "squatter", ["15001", "socket", "in use"], p.manifest())
-    s.close()
-    check("clsact" not in p.sh("tc", "qdisc", "show").stdout and "15006" not in p.sh("ss", "-Htln").stdout, "undone in reverse")
+    """Whichever of the agent's ports an app holds, on whatever address: it is named, and the pod is as it was."""
+    for port, family, address in ((15001, socket.AF_INET6, "::"), (15006, socket.AF_INET, "127.0.0.1"), (15008, socket.AF_INET, "0.0.0.0")):
+        p = m.pod("squatter%d" % port, 1)
+        s = p.socket(family)
+        s.bind((address, port))
+        s.listen(1)
+        refusal(m, p.name, ["port %d is held by another process" % port], p.manifest())
+        s.close()
+        check("clsact" not in p.sh("tc", "qdisc", "show").stdout and "1500" not in p.sh("ss", "-Htln").stdout, "undone in reverse")
 
 
 for _f in (test_client_labelled_20_times, test_server_labelled_20_times):

@@ -133,14 +133,19 @@ def bystanders(m):
     b.app.close()
 
 
-def floods(agent):
-    return sum("h2_flood" in x.get("error", "") for x in agent.access())
+CONTROL = ("LIMIT_CONTROL_BURST",)
+ANSWERED = CONTROL + ("LIMIT_ACKS_QUEUED",)  # whichever comes first
 
 
-def flood(m, make):
+def floods(agent, limits):
+    """How many tunnels have ended for one of these limits of limits.h."""
+    return sum(x.get("error", "").startswith("h2_flood:") and x["error"].endswith(limits) for x in agent.access())
+
+
+def flood(m, make, limits=CONTROL):
     """Sends what make(n) gives, n = 0, 1, ..., reading the answers, until the tunnel ends."""
     agent = m.agents[2]
-    before, rss = floods(agent), agent.rss_kib()
+    before, rss = floods(agent, limits), agent.rss_kib()
     with bystanders(m):
         t = Raw(m)
         check(t.opened(m, 1), "the flood's tunnel is up")
@@ -159,7 +164,7 @@ def flood(m, make):
             pass
         check(t.closed, "the tunnel ends")
         t.close()
-        eventually(lambda: floods(agent) > before, 3, "logged with its reason")
+        eventually(lambda: floods(agent, limits) > before, 3, "logged with the limit that it met: " + " or ".join(limits))
         check(worst < GROWTH_KIB, "memory bounded", "%d KiB" % worst)
 
 
@@ -180,17 +185,52 @@ def test_control_frames(m):
                 frame(PRIORITY, 0, 1, b"\0\0\0\0\x10"), frame(PRIORITY, 0, 99, b"\0\0\0\3\x10"),
                 frame(WINDOW_UPDATE, 0, 0, b"\0\0\0\1"), frame(WINDOW_UPDATE, 0, 1, b"\0\0\0\1"),
                 frame(DATA, 0, 1), frame(DATA, 8, 1, b"\2\0\0"), frame(0xbe, 0, 0)):
-        flood(m, lambda n: one * EACH)
+        flood(m, lambda n: one * EACH, ANSWERED if one[3] in (SETTINGS, PING) else CONTROL)
 
 
 def test_continuations(m):
-    flood(m, lambda n: connect(m, 3, 0) + frame(CONTINUATION, 0, 3) * EACH)
+    flood(m, lambda n: connect(m, 3, 0) + frame(CONTINUATION, 0, 3) * EACH, ("LIMIT_CONTINUATIONS",))
 
 
 def test_header_bomb(m):
     """One large field for the table, then a byte each to have it again (RFC 7541 7.3)."""
     field = b"\x40\x01x\x7f\xb9\x16" + b"v" * 3000
-    flood(m, lambda n: frame(HEADERS, 4, 3 + 2 * n, field + b"\xbe" * 10000))
+    flood(m, lambda n: frame(HEADERS, 4, 3 + 2 * n, field + b"\xbe" * 10000), ("LIMIT_HEADER_BLOCK",))
+
+
+def test_zero_windows(m):
+    """As many streams as a tunnel may have, and no room to answer on any: they wait, cost little, and nobody else does.
+    Nothing is lost when there is room again; a WINDOW_UPDATE of nothing is an error (RFC 9113 6.9)."""
+    agent, each, most = m.agents[2], 8192, 1000
+    rss = agent.rss_kib()
+    with bystanders(m):
+        t = Raw(m)
+        t.send(frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 0)))
+        streams = range(1, 2 * most, 2)
+        for at in range(0, most, 100):
+            t.send(b"".join(connect(m, k) for k in streams[at:at + 100]))
+            check(t.has(lambda f: f[0] == HEADERS and f[2] == streams[at + 99]), "open", t.frames[-1:])
+        eventually(lambda: t.read(0.1) or sum(f[0] == HEADERS for f in t.frames) == most, 10, "all of them")
+        t.send(connect(m, 2 * most + 1))
+        check(t.has(lambda f: f[0] == RST_STREAM and f[2] == 2 * most + 1), "LIMIT_STREAMS_PER_TUNNEL", t.frames[-1:])
+        for k in streams:
+            t.send(frame(DATA, 0, k, b"z" * each))
+        check(not t.has(lambda f: f[0] == DATA, 1), "nothing is sent without a window")
+        check(agent.rss_kib() - rss < GROWTH_KIB, "memory bounded", agent.rss_kib() - rss)
+        t.frames.clear()
+        t.send(frame(SETTINGS, 0, 0, struct.pack(">HI", 4, 1 << 20)))
+        got = 0
+        while got < most * each and t.read(10):
+            got += sum(len(f[3]) for f in t.frames if f[0] == DATA)
+            check(not any(f[0] in (RST_STREAM, GOAWAY) for f in t.frames), "no stream ends", t.frames[-1:])
+            t.frames.clear()
+        check(got == most * each, "everything comes back", got)
+        t.send(frame(WINDOW_UPDATE, 0, 0, b"\0\0\0\0"))
+        check(t.has(lambda f: f[0] == GOAWAY and f[3][4:8] == b"\0\0\0\1"), "PROTOCOL_ERROR", t.frames[-1:])
+        t.close()
+
+
+test_zero_windows.seconds = 90
 
 
 def test_a_server_that_floods(m):
@@ -202,7 +242,7 @@ def test_a_server_that_floods(m):
                 c._data_to_send += frame(PING, 0, 0, b"12345678") * 100000
 
     client, evil, agent = m.pods["client"], m.pods["evil"], m.agents[1]
-    before = floods(agent)
+    before = floods(agent, ANSWERED)
     s = Evil(evil, m.evil, m.root)
     try:
         with bystanders(m):
@@ -217,7 +257,7 @@ def test_a_server_that_floods(m):
                 reset = True
             check(reset, "its caller sees a reset")
             k.close()
-            eventually(lambda: floods(agent) > before, 3, "logged with its reason")
+            eventually(lambda: floods(agent, ANSWERED) > before, 3, "logged with its limit")
     finally:
         s.close()
 

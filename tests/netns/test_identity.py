@@ -3,15 +3,22 @@
 
 WR_SOAK=1 (`make soak`) lets the renewals run for five minutes, until at least 40 certificates were seen each way.
 """
+import calendar
+import datetime
 import json
 import os
 import signal
 import subprocess
 import time
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+
 import certs
 import hbone
-from mesh import check, eventually, Mesh
+import h2.events
+from mesh import ROOT, check, eventually, Mesh
+from policies import died
 
 FALLBACK = False
 SOAK = os.environ.get("WR_SOAK") == "1"
@@ -86,6 +93,8 @@ def test_certificate_list(m):
     check(all(w in text for w in ("RENEWAL", "ROTATION", "CRL", "NOT BEFORE")), "columns", text)
     text = m.agents[1].ctl("status").stdout
     check(text.count("who can read %s can issue every identity" % m.ca) == 1, "status says what the folder means", text)
+    with open(os.path.join(ROOT, "README.md")) as f:
+        check("`--ca=dir:` means:** whoever can read that folder can issue every identity" in f.read(), "and so does README.md")
     for name in ("root-key.pem", "issued"):
         check(os.stat(os.path.join(m.ca, name)).st_mode & 0o777 == 0o600, "the agents' alone: " + name)
 
@@ -181,15 +190,31 @@ def test_revoked_serial_is_replaced(m):
     check(r.returncode == 4 and "neither a serial" in r.stderr, "nonsense is refused", r)
 
 
+def is_refused_as_expired(m, c, authority):
+    """Whether a new stream on this tunnel is refused because a certificate has expired."""
+    def count():
+        return m.agents[2].json("status")["counters"].get("certificate_expired", 0)
+    before = count()
+    c.request(authority)
+    return count() > before
+
+
 def test_without_the_folder_until_expiry(m):
     """Present certificates serve until they expire, then nothing passes in either direction; alarms say why and since when."""
-    away = m.ca + ".away"
+    away, server = m.ca + ".away", m.pods["server"].ip + ":7"
+    long_lived = certs.issue(certs.load_ca(m.ca), m.pods["client"].identity, m.dir + "/long.pem")
     os.rename(m.ca, away)
     try:
         check(ping(m), "certificates serve")
         eventually(lambda: any("cannot open" in a for a in m.agents[1].json("status")["alarms"]), 3, "the folder's alarm")
         eventually(lambda: any("serves until" in a and m.pods["client"].identity in a for a in m.agents[1].json("status")["alarms"]), TTL, "the certificate's alarm")
         check(ping(m), "still serving")
+        row = next(c for c in m.agents[2].json("certificate", "list") if c["identity"] == m.pods["server"].identity)
+        time.sleep(max(0, calendar.timegm(time.strptime(row["not_after"], "%Y-%m-%dT%H:%M:%SZ")) - 1 - time.time()))
+        c = hbone.Client(m.pods["lone"], m.pods["server"].ip, long_lived, certs.root_file(away))
+        check(c.status(c.request(server)) == 200, "a caller whose own is good for longer")
+        eventually(lambda: is_refused_as_expired(m, c, server), 1.8, "no new stream on its tunnel then", step=0.1)
+        c.close()
         expired = eventually(lambda: [c for c in m.agents[1].json("certificate", "list") if c["identity"] == m.pods["client"].identity and c["state"] == "expired"],
                              TTL + 5, "expired")
         check(not ping(m), "then closed", expired)
@@ -216,23 +241,35 @@ def test_clock_skew_is_named(m):
 
 def test_no_new_stream_after_expiry(m):
     """A caller's certificate expires while its tunnel is open: the stream it has goes on, the next one is refused with a reason."""
-    def expired():
-        return m.agents[2].json("status")["counters"].get("certificate_expired", 0)
-    before, authority = expired(), m.pods["server"].ip + ":7"
+    authority = m.pods["server"].ip + ":7"
     # Validity ends with a full second, and the tunnel is given up a second after that at the earliest.
     time.sleep(1.05 - time.time() % 1)
     pem = certs.issue(certs.load_ca(m.ca), m.pods["client"].identity, m.dir + "/short.pem", end=certs.DAY / 86400)
     c = hbone.Client(m.pods["lone"], m.pods["server"].ip, pem, certs.root_file(m.ca))
     first = c.request(authority)
     check(c.status(first) == 200, "the first stream")
-
-    def refused():
-        c.request(authority)
-        return expired() > before
-    eventually(refused, 1.8, "refused", step=0.1)
+    eventually(lambda: is_refused_as_expired(m, c, authority), 1.8, "refused", step=0.1)
     c.send(first, b"still here")
     eventually(lambda: any(x["src"].startswith(m.pods["lone"].ip) and x["bytes_recv"] == 10 for x in m.agents[2].json("connection", "list")), 5,
                "the first stream goes on")
+    c.close()
+
+
+def test_notice_at_half_life(m):
+    """A server's GOAWAY comes while a caller's certificate is still good, refuses no stream, and the streams go on."""
+    seconds = 6
+    time.sleep(1.05 - time.time() % 1)
+    end = time.time() + seconds
+    pem = certs.issue(certs.load_ca(m.ca), m.pods["client"].identity, m.dir + "/half.pem", end=certs.DAY * seconds / 86400)
+    c = hbone.Client(m.pods["lone"], m.pods["server"].ip, pem, certs.root_file(m.ca))
+    s = c.request(m.pods["server"].ip + ":7")
+    check(c.status(s) == 200, "a stream")
+    e = c.wait(h2.events.ConnectionTerminated, timeout=seconds)
+    check(e and e.error_code == 0 and e.last_stream_id == 0x7fffffff, "notice", e)
+    check(end - seconds + 1.5 < time.time() < end - 1, "between its beginning and its end", end - time.time())
+    # By hand: this client's session is closed for it by the GOAWAY.
+    c.sock.sendall((5).to_bytes(3, "big") + b"\0\0" + s.to_bytes(4, "big") + b"after")
+    eventually(lambda: any(x["src"].startswith(m.pods["lone"].ip) and x["bytes_recv"] == 5 for x in m.agents[2].json("connection", "list")), 5, "the stream goes on")
     c.close()
 
 
@@ -260,11 +297,51 @@ def test_age_of_tunnels(m):
         m.start_agents()
 
 
+def write_crl(m, path, *serials, until=certs.DAY):
+    """(Embedded CA: its root signs here.)"""
+    root, key = certs.load_ca(m.ca)
+    now = datetime.datetime.utcnow()
+    b = x509.CertificateRevocationListBuilder().issuer_name(root.subject).last_update(now - 2 * certs.DAY).next_update(now + until)
+    for serial in serials:
+        b = b.add_revoked_certificate(x509.RevokedCertificateBuilder().serial_number(int(serial)).revocation_date(now - certs.DAY).build())
+    with open(path + ".new", "wb") as f:
+        f.write(b.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    os.rename(path + ".new", path)
+
+
+def test_a_list_ends_the_callers_side(m):
+    """Revoked by a list that the caller's agent alone has: it gives up the server's tunnel, and dials no other; past its nextUpdate, too."""
+    path, a = m.dir + "/callers.crl", m.agents[1]
+    for x in m.agents.values():
+        x.kill()
+        x.options = ["--cert-ttl=1h"]
+    write_crl(m, path)
+    a.options.append("--crl=" + path)
+    m.start_agents()
+    try:
+        s = m.pods["client"].connect(m.pods["server"].ip, 7)
+        s.sendall(b"x")
+        check(s.recv(1) == b"x", "open")
+        server = next(c["serial"] for c in m.agents[2].json("certificate", "list") if c["identity"] == m.pods["server"].identity)
+        write_crl(m, path, server, until=-certs.DAY)
+        check(died(s, 2) == "reset", "reset")
+        eventually(lambda: any(x.get("error", "").startswith("tls_certificate_revoked") and x["direction"] == "outbound" for x in a.access()), 3, "by the caller's agent")
+        check(not m.agents[2].json("status")["counters"].get("tls_certificate_revoked", 0), "the server's agent knows nothing of it")
+        check(not ping(m), "no new connection")
+        check(any("past its nextUpdate" in x for x in a.json("status")["alarms"]), "with an alarm, as the list is old", a.json("status")["alarms"])
+        write_crl(m, path)
+        eventually(lambda: ping(m), 5, "taken back")
+        check(not a.json("status")["alarms"], "and the alarm is over")
+        s.close()
+    finally:
+        for x in m.agents.values():
+            x.kill()
+            x.options = []
+        m.start_agents()
+
+
 def test_operators_list(m):
-    """--crl=FILE: never read denies, a good one serves; what it names is refused. (Embedded CA: its root signs here.)"""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    import datetime
+    """--crl=FILE: never read denies, a good one serves."""
     path = m.dir + "/operator.crl"
     a = m.agents[2]
     a.kill()
@@ -274,12 +351,7 @@ def test_operators_list(m):
         check(not ping(m), "configured and never read: denied")
         eventually(lambda: a.json("status")["counters"].get("tls_crl_unavailable", 0) > 0, 5, "with its own reason")
         check(any(path in text for text in a.json("status")["alarms"]), "and an alarm")
-        root, key = certs.load_ca(m.ca)
-        now = datetime.datetime.utcnow()
-        crl = x509.CertificateRevocationListBuilder().issuer_name(root.subject).last_update(now - certs.DAY).next_update(now + certs.DAY).sign(key, hashes.SHA256())
-        with open(path + ".new", "wb") as f:
-            f.write(crl.public_bytes(serialization.Encoding.PEM))
-        os.rename(path + ".new", path)
+        write_crl(m, path)
         eventually(lambda: ping(m), 5, "good: served")
         check(not a.json("status")["alarms"], "no alarm", a.json("status")["alarms"])
     finally:

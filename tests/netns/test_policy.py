@@ -24,7 +24,7 @@ def setup():
     m = Mesh("policy")
     m.pod("client", 1)
     m.pod("other", 1)
-    m.pod("server", 2)
+    m.pod("server", 2).spec = {"containers": [{"name": "app", "livenessProbe": {"tcpSocket": {"port": 9}}}]}
     m.pod("bystander", 2)
     m.pod("plain", 1, enrolled=False)
     m.pod("stranger", 1, enrolled=False, known=False)
@@ -72,6 +72,7 @@ def test_allow_by_principal(m):
               line["src.identity"] == other.identity and line["dst.workload"] == "server" and "http status: 401" in line["error"], "with all that decided", line)
         rows = [r for r in m.agents[2].json("policy", "verdicts") if r["policy"] == "AuthorizationPolicy/demo/only-client"]
         check(rows and all(r["outcome"] == "denied" and r["reason"] == "policy_no_allow" and r["count"] > 0 for r in rows), "counted by policy", rows)
+        check(any(r["rule"] == 0 and r["field"] == line["policy.field"] for r in rows), "rule and field, as the line has them", rows, line)
     check(outcome(other, server.ip) == "ok", "and open again without it")
 
 
@@ -260,10 +261,43 @@ def test_check(m):
         for port in ("+7", "-7", " 7", "7 ", "07", "0x7", "7.0", "7e0", "0", "", "65536", "65543", "4294967303", "18446744073709551623", "seven", "\u0667"):
             code, text = ctl(m, "policy", "check", "--from=demo/client", "--to=demo/server:" + port)
             check(code == 2 and "--to: demo/server:" in text and "a number from 1 to 65535 in digits alone" in text, "no port: %r" % port, code, text)
+        code, text = ctl(m, "-j", "policy", "check", "--from=demo/client", "--to=demo/server:8")
+        steps = {s["step"]: s for s in json.loads(text)["steps"]}
+        check(code == 1 and list(steps) == ["probe", "identity", "handshake", "source binding", "peer_authentication", "deny"], "in order, to what decides", text)
+        check(steps["peer_authentication"]["value"] == "STRICT" and steps["source binding"]["result"] == "the address is this identity's", "mode and binding", steps)
+        check((steps["deny"]["policy"], steps["deny"]["rule"], steps["deny"]["result"]) == ("demo/not-8", 0, "match"), "policy and rule", steps)
+        code, text = ctl(m, "-j", "policy", "check", "--from=demo/plain", "--to=demo/server:7")
+        check(json.loads(text)["steps"][-1]["field"] == "spec.mtls.mode", "field", text)
+        for port, result in ((9, "the node's own sockets"), (7, "the port is no probe's")):
+            code, text = ctl(m, "policy", "check", "--from=demo/client", "--to=demo/server:%d" % port)
+            check(code == 0 and result in text.splitlines()[1], "what the port is to probes", text)
         for wrong in (["--from=demo/nobody", "--to=demo/server:7"], ["--from=demo/client", "--to=demo/server"], ["--from=demo/client", "--to=demo/client:7"],
                       ["--to=demo/server:7"], ["--from=ip:1.2.3", "--to=demo/server:7"]):
             code, text = ctl(m, "policy", "check", *wrong)
             check(code == 2, "an error", wrong, text)
+        code, text = ctl(m, "--node=nowhere", "policy", "check", "--from=demo/client", "--to=demo/server:7")
+        check(code == 2 and "nowhere" in text, "no agent is an error, too", text)
+
+
+def test_check_of_a_shared_address(m):
+    """Where addresses that nobody owns alone are refused, the check says so."""
+    client, other = m.pods["client"], m.pods["other"]
+    a = m.agents[2]
+    d = other.manifest()
+    d["metadata"].update(name="twin", uid="twin")
+    d["status"].update(podIP=client.ip, podIPs=[{"ip": client.ip}, {"ip": client.ip6}])
+    m.write("pod-twin.yaml", d)
+    try:
+        for options, code, text in (([], 0, "not compared"), (["--source-binding=enforce"], 1, "source_unbound")):
+            a.kill()
+            a.start(extra=options)
+            got = eventually(lambda: (lambda r: r if text in r[1] else None)(ctl(m, "policy", "check", "--from=demo/client", "--to=demo/server:7")), 5, text)
+            check(got[0] == code, "exit %d" % code, got)
+            check(outcome(client, m.pods["server"].ip) == ("reset" if code else "ok"), "and so it is")
+    finally:
+        m.remove_manifest("pod-twin.yaml")
+        a.kill()
+        a.start()
 
 
 def test_a_pod_outside_the_mesh(m):
@@ -301,6 +335,34 @@ def test_trace(m):
             p.wait()
 
 
+def asked(m, command, **args):
+    """The agent's own answer, without warrenctl between."""
+    with socket.socket(socket.AF_UNIX) as s:
+        s.connect(os.path.join(m.run_dir, m.agents[2].name, "agent.sock"))
+        s.sendall(json.dumps({"command": command, "args": args}).encode() + b"\n")
+        with s.makefile() as f:
+            return json.loads(f.readline())["result"]
+
+
+def test_nothing_is_traced_for_nobody(m):
+    """Verdicts are kept while somebody asks for them, and for three seconds after."""
+    client, server = m.pods["client"], m.pods["server"]
+
+    def rows(since):
+        return asked(m, "policy trace", since=since)
+
+    def last():
+        return max([r["seq"] for r in rows(0)] + [0])
+    seq = last()
+    check(outcome(client, server.ip) == "ok", "a verdict")
+    check(eventually(lambda: rows(seq), 3, "kept while asked for")[0]["pod"] == "demo/server", "of this pod")
+    seq = last()
+    time.sleep(3.3)
+    for _ in range(5):
+        check(outcome(client, server.ip) == "ok", "verdicts")
+    check(rows(seq) == [], "nothing was kept")
+
+
 def test_dry_run(m):
     client, server = m.pods["client"], m.pods["server"]
     d = authorization("trial", "DENY", [{}])
@@ -309,6 +371,12 @@ def test_dry_run(m):
         check(outcome(client, server.ip) == "ok", "a dry run denies nothing")
         rows = eventually(lambda: [r for r in m.agents[2].json("policy", "verdicts") if r["outcome"] == "would_deny"], 3, "but counts")
         check(rows[0]["policy"] == "AuthorizationPolicy/demo/trial", "by policy", rows)
+    d = authorization("relief", rules=[{"from": [{"source": {"principals": [principal(client)]}}]}])
+    d["metadata"]["annotations"] = {"istio.io/dry-run": "true"}
+    with Policies(m, authorization("nothing", rules=[]), d):
+        check(outcome(client, server.ip) == "reset" and outcome(m.pods["other"], server.ip) == "reset", "nor does it allow anything")
+        rows = eventually(lambda: [r for r in m.agents[2].json("policy", "verdicts") if r["outcome"] == "would_allow"], 3, "but counts")
+        check([(r["policy"], r["count"]) for r in rows] == [("AuthorizationPolicy/demo/relief", 1)], "by policy, the one whom it names", rows)
 
 
 def test_bad_policies(m):

@@ -6,10 +6,12 @@ import os
 import socket
 import struct
 
-from mesh import Mesh, _Namespace, check, eventually
+from mesh import Mesh, _Namespace, check, eventually, run
 from policies import authorization, peer
 
-DECLARED, NAMED, UNDECLARED = 7, 13, 11
+DECLARED, NAMED, UNDECLARED, STARTUP, LIFECYCLE = 7, 13, 11, 17, 19
+PROBED = (DECLARED, NAMED, STARTUP, LIFECYCLE)
+NODE = "10.77.1.1"
 CGROUP = "/sys/fs/cgroup/unified"
 
 
@@ -20,9 +22,11 @@ def setup():
     p.spec = {"containers": [{"name": "app", "ports": [{"name": "main", "containerPort": DECLARED}, {"name": "health", "containerPort": NAMED},
                                                        {"name": "other", "containerPort": UNDECLARED}],
                               "livenessProbe": {"tcpSocket": {"port": DECLARED}},
-                              "readinessProbe": {"httpGet": {"port": "health", "path": "/"}}}]}
+                              "readinessProbe": {"httpGet": {"port": "health", "path": "/"}},
+                              "startupProbe": {"grpc": {"port": STARTUP}}, "lifecycle": {"preStop": {"httpGet": {"port": LIFECYCLE}}}}]}
+    m.pod("outside", 2, foreign=True)
     m.apply()
-    p.serve("echo:%d" % DECLARED, "echo:%d" % NAMED, "echo:%d" % UNDECLARED)
+    p.serve(*("echo:%d" % port for port in PROBED + (UNDECLARED,)))
     m.start_agents()
     return m
 
@@ -46,7 +50,7 @@ def probe(m, port, family=4, timeout=1.0):
 
 
 def counters(m):
-    return {"probe": 0, "captured_in": 0, "drop_agent_gone": 0, **m.agents[1].json("bpf")["pods"][0]["counters"]}
+    return {"probe": 0, "captured_in": 0, "drop_agent_gone": 0, "mtls_required": 0, **m.agents[1].json("bpf")["pods"][0]["counters"]}
 
 
 def counted(m, what):
@@ -59,29 +63,52 @@ def counted(m, what):
 
 def test_a_probe_goes_to_the_app(m):
     logged = len(m.agents[1].access())
-    for port in DECLARED, NAMED:
+    for port in PROBED:
         for family in 4, 6, 64:
             r, n = counted(m, lambda: probe(m, port, family))
             check(r == 0 and n == {"probe": 1}, "port %d, family %d" % (port, family), os.strerror(r), n)
     check(len(m.agents[1].access()) == logged, "the agent has no part in it", m.agents[1].access()[logged:])
 
 
+def test_a_probe_passes_every_policy(m):
+    """Mutual TLS demanded, nobody allowed, and closed for a policy that never was valid: the probes alone get through."""
+    for what, document, others, way in (("STRICT", peer("STRICT"), errno.ECONNREFUSED, "mtls_required"),
+                                        ("no ALLOW", authorization("nothing", rules=[]), errno.ECONNRESET, "captured_in"),
+                                        ("DENY", authorization("everybody", "DENY", [{}]), errno.ECONNRESET, "captured_in"),
+                                        ("closed", authorization("never", "ALOW", [{}]), errno.ECONNRESET, "captured_in")):
+        m.write("policies.yaml", document)
+        try:
+            eventually(lambda: probe(m, UNDECLARED) == others, 5, what + ": in force")
+            for family in 4, 6, 64:
+                for port in PROBED:
+                    r, n = counted(m, lambda: probe(m, port, family))
+                    check(r == 0 and n == {"probe": 1}, "%s: a probe of port %d, family %d" % (what, port, family), os.strerror(r), n)
+                r, n = counted(m, lambda: probe(m, UNDECLARED, family))
+                check(r == others and n == {way: 1}, "%s: another port, family %d" % (what, family), os.strerror(r), n)
+        finally:
+            m.remove_manifest("policies.yaml")
+        eventually(lambda: probe(m, UNDECLARED) == 0, 5, what + ": gone")
+
+
+def test_a_probe_is_not_unmanaged(m):
+    """It is not older than enrolment, though the agent does not carry it either: close --unmanaged leaves it alone."""
+    with _Namespace(m.node_netns(1)):
+        s = socket.socket()
+    with s:
+        s.settimeout(3)
+        s.connect((m.pods["server"].ip, DECLARED))
+        s.sendall(b"x")
+        check(s.recv(1) == b"x", "open")
+        check(m.agents[1].json("connection", "unmanaged") == [], "not in the list", m.agents[1].json("connection", "unmanaged"))
+        m.agents[1].ctl("connection", "close", "--unmanaged")
+        s.sendall(b"y")
+        check(s.recv(1) == b"y", "it goes on")
+
+
 def test_another_port_goes_to_the_agent(m):
     for family in 4, 6, 64:
         r, n = counted(m, lambda: probe(m, UNDECLARED, family))
         check(r == 0 and n == {"captured_in": 1}, "family %d" % family, os.strerror(r), n)
-
-
-def test_policy_is_not_about_probes(m):
-    """Whatever closes the pod to everybody else: a probe is not asked."""
-    for what in (authorization("never-valid", "ALOW", [{}]), authorization("nobody", rules=[]), authorization("everybody", "DENY", [{}]), peer("STRICT")):
-        m.write("policies.yaml", what)
-        eventually(lambda: probe(m, UNDECLARED), 5, "closed by %s" % what["metadata"]["name"])
-        for family in 4, 6:
-            check(probe(m, UNDECLARED, family) in (errno.ECONNRESET, errno.ECONNREFUSED), "denied, family %d" % family, what)
-            check(probe(m, DECLARED, family) == 0 and probe(m, NAMED, family) == 0, "a probe passes, family %d" % family, what)
-        m.remove_manifest("policies.yaml")
-        eventually(lambda: probe(m, UNDECLARED) == 0, 5, "open again")
 
 
 class agent_gone:
@@ -106,7 +133,7 @@ def test_without_an_agent(m):
 
 def syn_of_nobody(m, port):
     """A SYN with the node's address that no socket of the node has sent, as of somebody who is masqueraded; whether the app answers."""
-    p, source = m.pods["server"], "10.77.1.1"
+    p, source = m.pods["server"], NODE
     header = struct.pack("!HHIIBBHHH", 45678, port, 1, 0, 5 << 4, 2, 65535, 0, 0)
     whole = socket.inet_aton(source) + socket.inet_aton(p.ip) + struct.pack("!HH", 6, 20) + header
     total = sum(struct.unpack("!%dH" % (len(whole) // 2), whole))
@@ -134,6 +161,30 @@ def test_the_address_alone_does_not_pass(m):
         answered, n = counted(m, lambda: syn_of_nobody(m, DECLARED))
         check(not answered and n == {"drop_agent_gone": 1}, "nobody answers", answered, n)
         check(probe(m, DECLARED) == 0, "but a probe passes")
+
+
+def test_masqueraded_traffic_does_not_pass(m):
+    """From outside, with the node's address by the node's own NAT: the agent's, as any other caller; and closed without one."""
+    outside, server = m.pods["outside"], m.pods["server"]
+    run("nsenter", "--net=" + m.node_netns(1), "nft", "add table ip wr; add chain ip wr out { type nat hook postrouting priority 100; }; "
+        "add rule ip wr out ip saddr %s ip daddr %s snat to %s" % (outside.ip, server.ip, NODE))
+    try:
+        r, n = counted(m, lambda: outside.outcome(server.ip, DECLARED))
+        check(r == "ok" and n == {"captured_in": 1}, "by the agent", r, n)
+        line = eventually(lambda: [x for x in m.agents[1].access() if x["src.addr"].startswith(NODE + ":") and x["dst.addr"] == "%s:%d" % (server.ip, DECLARED)], 3, "logged")
+        check(line[-1]["direction"] == "inbound", "with the node's address", line[-1])
+        m.write("policies.yaml", peer("STRICT"))
+        eventually(lambda: probe(m, UNDECLARED) == errno.ECONNREFUSED, 5, "STRICT")
+        r, n = counted(m, lambda: outside.outcome(server.ip, DECLARED))
+        check(r == "refused" and n == {"mtls_required": 1}, "refused", r, n)
+        check(probe(m, DECLARED) == 0, "while a probe passes")
+        m.remove_manifest("policies.yaml")
+        eventually(lambda: probe(m, UNDECLARED) == 0, 5, "as before")
+        with agent_gone(m):
+            r, n = counted(m, lambda: outside.outcome(server.ip, DECLARED, 0.5))
+            check(r == "timeout" and set(n) == {"drop_agent_gone"}, "closed", r, n)
+    finally:
+        run("nsenter", "--net=" + m.node_netns(1), "nft", "delete table ip wr")
 
 
 class cgroup:
@@ -190,6 +241,9 @@ def test_every_socket_of_the_node(m):
     a.start(extra=["--probe-exemption=node-sockets"])
     r, n = counted(m, lambda: probe(m, UNDECLARED))
     check(r == 0 and n == {"probe": 1}, "any port", os.strerror(r), n)
+    with cgroup("kubepods.wr-%d" % os.getpid(), "burstable", "pod1"):
+        r, n = counted(m, lambda: probe(m, UNDECLARED))
+    check(r == 0 and n == {"probe": 1}, "a hostNetwork pod's, too", os.strerror(r), n)
     answered, n = counted(m, lambda: syn_of_nobody(m, UNDECLARED))
     check(answered and n == {"captured_in": 1}, "but not any packet", n)
     a.process.end()
@@ -200,7 +254,7 @@ def test_every_socket_of_the_node(m):
 def test_what_people_see(m):
     p, a = m.pods["server"], m.agents[1]
     dump = a.json("bpf")
-    check(dump["probe_ports"] == {"%s:%d" % (ip, port): 1 for ip in (p.ip, "[%s]" % p.ip6) for port in (DECLARED, NAMED)}, "ports", dump["probe_ports"])
+    check(dump["probe_ports"] == {"%s:%d" % (ip, port): 1 for ip in (p.ip, "[%s]" % p.ip6) for port in PROBED}, "ports", dump["probe_ports"])
     text = a.ctl("bpf", "show").stdout
     check("\t%s:%d  pod 1\n" % (p.ip, NAMED) in text, "as text", text[-1500:])
 

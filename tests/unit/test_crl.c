@@ -168,9 +168,9 @@ static void partial_lists_are_refused(void **state)
 
 /* --- in the judgement --- */
 
-static enum wr_reason judge(struct trust *t, X509 *leaf, X509 *above)
+static enum wr_reason judge_as(bool server, struct trust *t, X509 *leaf, X509 *above)
 {
-	struct tls_verify v = {.trust = t, .server = true};
+	struct tls_verify v = {.trust = t, .server = server, .expected = server ? NULL : TEST_ID};
 	STACK_OF(X509) *presented = sk_X509_new_null();
 	enum wr_reason r;
 
@@ -183,6 +183,15 @@ static enum wr_reason judge(struct trust *t, X509 *leaf, X509 *above)
 		assert_string_equal(v.peer, TEST_ID);
 	tls_verify_done(&v);
 	sk_X509_free(presented);
+	return r;
+}
+
+/* Callers and servers are judged alike. */
+static enum wr_reason judge(struct trust *t, X509 *leaf, X509 *above)
+{
+	enum wr_reason r = judge_as(true, t, leaf, above);
+
+	assert_int_equal(judge_as(false, t, leaf, above), r);
 	return r;
 }
 
@@ -202,12 +211,28 @@ static struct trust *trust_with(struct crl *crl, bool missing)
 	return t;
 }
 
+/* In either role, and the whole chain of then: the leaf `one` is on one list, the intermediate on the other. */
+static void judge_again(struct trust *before, struct trust *of_leaf, struct trust *of_inter, X509 *leaf, X509 *above)
+{
+	for (int server = 0; server < 2; server++) {
+		struct tls_verify v = {.trust = before, .server = server, .expected = TEST_ID};
+		STACK_OF(X509) *presented = sk_X509_new_null();
+
+		sk_X509_push(presented, leaf);
+		if (above)
+			sk_X509_push(presented, above);
+		assert_int_equal(trust_judge(&v, leaf, presented), WR_REASON_NONE);
+		assert_int_equal(trust_judge_again(of_leaf, &v), above ? WR_REASON_NONE : WR_REASON_TLS_REVOKED);
+		assert_int_equal(trust_judge_again(of_inter, &v), above ? WR_REASON_TLS_REVOKED : WR_REASON_NONE);
+		tls_verify_done(&v);
+		sk_X509_free(presented);
+	}
+}
+
 static void revoked_peers_are_told_apart(void **state)
 {
 	_cleanup_free_ char *pem = list_of(&root, -60, DAY, one.x), *of_inter = list_of(&root, -60, DAY, inter.x);
 	struct zoo_cert below = zoo_make(&(struct zoo_spec){.issuer = &inter});
-	struct tls_verify v = {.server = true};
-	STACK_OF(X509) *presented = sk_X509_new_null();
 	struct crl *c, *ci;
 	struct trust *t, *plain, *ti, *missing;
 
@@ -226,13 +251,8 @@ static void revoked_peers_are_told_apart(void **state)
 	assert_int_equal(judge(ti, below.x, inter.x), WR_REASON_TLS_REVOKED);
 	assert_int_equal(judge(missing, two.x, NULL), WR_REASON_TLS_CRL);
 	/* One that passed before. */
-	v.trust = plain;
-	sk_X509_push(presented, one.x);
-	assert_int_equal(trust_judge(&v, one.x, presented), WR_REASON_NONE);
-	assert_int_equal(trust_judge_again(t, &v), WR_REASON_TLS_REVOKED);
-	assert_int_equal(trust_judge_again(ti, &v), WR_REASON_NONE);
-	tls_verify_done(&v);
-	sk_X509_free(presented);
+	judge_again(plain, t, ti, one.x, NULL);
+	judge_again(plain, t, ti, below.x, inter.x);
 	trust_unref(t);
 	trust_unref(ti);
 	trust_unref(plain);

@@ -83,6 +83,14 @@ int capture_pod_sockets(struct capture *c, int netns_fd, struct capture_socket *
 	return 0;
 }
 
+bool capture_is_probe(const struct capture *c, uint32_t number, const struct capture_socket *s)
+{
+	(void)c;
+	(void)number;
+	(void)s;
+	return false;
+}
+
 int capture_close_socket(int netns_fd, const struct capture_socket *s)
 {
 	(void)netns_fd;

@@ -91,6 +91,7 @@ static void shake(struct ca *ca_client, const char *client, struct ca *ca_server
 	BIO *a, *b;
 	SSL *c, *s;
 	int rc = 0, rs = 0;
+	char byte;
 
 	assert_int_equal(ca_issue(ca_client, client, &ic, &error), 0);
 	assert_int_equal(ca_issue(ca_server, server, &is, &error), 0);
@@ -116,7 +117,11 @@ static void shake(struct ca *ca_client, const char *client, struct ca *ca_server
 		assert_string_equal(vc.peer, server);
 		assert_string_equal(vs.peer, client);
 		assert_string_equal(SSL_get_cipher_name(c), "TLS_AES_128_GCM_SHA256");
-		/* Nothing that could be resumed past a change of trust. */
+		/* Good for clocks that are five minutes behind. */
+		assert_in_range(time(NULL) - ic->not_before, 300, 330);
+		/* Nothing that could be resumed past a change of trust: tickets would come behind the handshake. */
+		assert_int_equal(SSL_read(c, &byte, 1), -1);
+		assert_int_equal(SSL_get_error(c, -1), SSL_ERROR_WANT_READ);
 		assert_false(SSL_SESSION_is_resumable(SSL_get0_session(c)));
 		assert_int_equal(SSL_CTX_sess_number(is->server), 0);
 	}

@@ -17,7 +17,7 @@ struct row {
 	const char *source; /* NULL: 10.0.0.1 */
 	uint16_t port;	    /* 0: 80 */
 	const char *auths;
-	const char *named; /* "policy rule field", or the peer authentication, that is to be named; NULL: not asked */
+	const char *named; /* "policy rule field" or "peer-authentication field" that is to be named; NULL: not asked */
 	bool established;
 	enum l7_deny l7;
 };
@@ -157,34 +157,42 @@ static const struct row shared_rows[] = {
 
 /* Istio: PeerAuthentication. */
 static const struct row mtls_rows[] = {
-	ROW("STRICT refuses plaintext", "", NULL, MTLS, .auths = "m mesh STRICT -", .named = "m"),
+	ROW("STRICT refuses plaintext", "", NULL, MTLS, .auths = "m mesh STRICT -", .named = "m spec.mtls.mode"),
 	ROW("STRICT and an identity", "", SLEEP, NONE, .auths = "m mesh STRICT -"),
 	ROW("PERMISSIVE", "", NULL, NONE, .auths = "m mesh PERMISSIVE -"),
 	ROW("DISABLE is PERMISSIVE", "", SLEEP, NONE, .auths = "n namespace DISABLE - % m mesh STRICT -"),
 	ROW("UNSET is PERMISSIVE at last", "", NULL, NONE, .auths = "m mesh UNSET -"),
-	ROW("UNSET inherits", "", NULL, MTLS, .auths = "n namespace UNSET - % m mesh STRICT -", .named = "m"),
+	ROW("UNSET inherits", "", NULL, MTLS, .auths = "n namespace UNSET - % m mesh STRICT -",
+	    .named = "m spec.mtls.mode"),
 	ROW("namespace before mesh", "", NULL, NONE, .auths = "m mesh STRICT - % n namespace PERMISSIVE -"),
 	ROW("workload before namespace", "", NULL, MTLS, .auths = "w workload STRICT - % n namespace PERMISSIVE -",
-	    .named = "w"),
+	    .named = "w spec.mtls.mode"),
 	ROW("port before workload", "", NULL, NONE, .auths = "w workload STRICT - 80=PERMISSIVE"),
 	ROW("port by DISABLE", "", NULL, NONE, .auths = "w workload STRICT - 80=DISABLE"),
-	ROW("another port", "", NULL, MTLS, .port = 81, .auths = "w workload STRICT - 80=DISABLE", .named = "w"),
-	ROW("port STRICT", "", NULL, MTLS, .auths = "w workload UNSET - 80=STRICT 81=DISABLE", .named = "w"),
-	ROW("port UNSET inherits", "", NULL, MTLS, .auths = "w workload STRICT - 80=UNSET", .named = "w"),
+	ROW("another port", "", NULL, MTLS, .port = 81, .auths = "w workload STRICT - 80=DISABLE",
+	    .named = "w spec.mtls.mode"),
+	ROW("port STRICT", "", NULL, MTLS, .auths = "w workload UNSET - 80=STRICT 81=DISABLE",
+	    .named = "w spec.portLevelMtls"),
+	ROW("port UNSET inherits", "", NULL, MTLS, .auths = "w workload STRICT - 80=UNSET",
+	    .named = "w spec.mtls.mode"),
 	ROW("UNSET workload, its port, a STRICT parent", "", NULL, NONE,
 	    .auths = "w workload UNSET - 80=DISABLE % n namespace STRICT -"),
 	ROW("the oldest of a level", "", NULL, MTLS,
-	    .auths = "a mesh PERMISSIVE 2024-05-01T00:00:00Z % b mesh STRICT 2023-05-01T00:00:00Z", .named = "b"),
+	    .auths = "a mesh PERMISSIVE 2024-05-01T00:00:00Z % b mesh STRICT 2023-05-01T00:00:00Z",
+	    .named = "b spec.mtls.mode"),
 	ROW("the oldest by the clock, not by the text", "", NULL, MTLS,
-	    .auths = "a mesh PERMISSIVE 2024-05-01T00:30:00Z % b mesh STRICT 2024-05-01T01:00:00+01:00", .named = "b"),
+	    .auths = "a mesh PERMISSIVE 2024-05-01T00:30:00Z % b mesh STRICT 2024-05-01T01:00:00+01:00",
+	    .named = "b spec.mtls.mode"),
 	ROW("without a date: the newest", "", NULL, MTLS,
-	    .auths = "a mesh PERMISSIVE - % b mesh STRICT 2023-05-01T00:00:00.5Z", .named = "b"),
-	ROW("a tie goes by name", "", NULL, MTLS, .auths = "b mesh PERMISSIVE - % a mesh STRICT -", .named = "a"),
+	    .auths = "a mesh PERMISSIVE - % b mesh STRICT 2023-05-01T00:00:00.5Z", .named = "b spec.mtls.mode"),
+	ROW("a tie goes by name", "", NULL, MTLS, .auths = "b mesh PERMISSIVE - % a mesh STRICT -",
+	    .named = "a spec.mtls.mode"),
 	ROW("the loser's ports do not count", "", NULL, MTLS,
-	    .auths = "b workload UNSET - 80=DISABLE % a workload STRICT -", .named = "a"),
-	ROW("STRICT before a closed policy", "c DENY closed", NULL, MTLS, .auths = "m mesh STRICT -", .named = "m"),
+	    .auths = "b workload UNSET - 80=DISABLE % a workload STRICT -", .named = "a spec.mtls.mode"),
+	ROW("STRICT before a closed policy", "c DENY closed", NULL, MTLS, .auths = "m mesh STRICT -",
+	    .named = "m spec.mtls.mode"),
 	ROW("one that never was valid closes", "a ALLOW: any", SLEEP, INVALID,
-	    .auths = "x workload closed - % m mesh PERMISSIVE -", .named = "x"),
+	    .auths = "x workload closed - % m mesh PERMISSIVE -", .named = "x -"),
 	ROW("but what was let in before stays", "a ALLOW: any", SLEEP, NONE, .auths = "x workload closed -",
 	    .established = true),
 };
@@ -236,7 +244,7 @@ static void check_names(const struct row *r, const struct policy_verdict *v)
 	char text[256];
 
 	if (v->peer_auth)
-		snprintf(text, sizeof(text), "%s", v->peer_auth->name);
+		snprintf(text, sizeof(text), "%s %s", v->peer_auth->name, v->field ? v->field : "-");
 	else
 		snprintf(text, sizeof(text), "%s %d %s", v->policy ? v->policy->name : "-", v->rule,
 			 v->field ? v->field : "-");

@@ -77,7 +77,7 @@ static int help(const char *object)
 	       "WARREN_NODE, WARREN_RUN_DIR and WARREN_PIN_DIR stand for an option that is not given. When no\n"
 	       "node is named it is the one under the run directory that has an agent, or else pins.\n\n"
 	       "policy check: WHO is NAMESPACE/POD, ip:ADDRESS (in plaintext) or spiffe://...; --plaintext: a pod\n"
-	       "without its identity. TO is NAMESPACE/POD:PORT.\n"
+	       "without its identity. TO is NAMESPACE/POD:PORT. Exit: 0 allowed, 1 denied, 2 cannot tell.\n"
 	       "pod release --all: without an agent it also removes what the node itself has in the kernel.\n"
 	       "prove: sends from the pod's network namespace what a process with CAP_NET_RAW could: packet\n"
 	       "sockets, raw sockets, the agent's marks, foreign sources. A witness on the node's end of the pod's\n"

@@ -61,9 +61,9 @@ int verdict_check(struct ctl *c, const char *arg)
 	cJSON_AddStringToObject(args, "to", c->to);
 	cJSON_AddBoolToObject(args, "plaintext", c->plaintext);
 	r = client_call(c, "policy check", args, cJSON_Object, &result);
-	/* 1 says denied; that the question was wrong is a matter of usage, whoever finds it. */
+	/* 0 and 1 are the answers; that there is none is 2, whoever is to blame. */
 	if (r)
-		return ctl_say(c, r == CTL_REFUSED ? CTL_USAGE : r);
+		return ctl_say(c, CTL_USAGE);
 	allowed = is_true(result, "allow");
 	if (!ctl_print_json(c, result))
 		print_verdict(result);

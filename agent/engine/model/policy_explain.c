@@ -159,7 +159,8 @@ static bool explain_class(struct explanation *e, enum policy_class class, const 
 
 static bool explain_mode(struct explanation *e, enum wr_reason *reason)
 {
-	const struct peer_auth *strict = policy_set_strict(e->set, e->view), *from = strict;
+	const char *field = NULL;
+	const struct peer_auth *strict = policy_set_strict(e->set, e->view, &field), *from = strict;
 	cJSON *o = add_step(e, "peer_authentication", strict ? "deny" : "pass");
 
 	if (!from)
@@ -167,6 +168,7 @@ static bool explain_mode(struct explanation *e, enum wr_reason *reason)
 	if (strict)
 		*reason = WR_REASON_MTLS_REQUIRED;
 	return o && (!from || add_name(o, from->namespace_, from->name)) &&
+	       (!strict || cJSON_AddStringToObject(o, "field", field)) &&
 	       cJSON_AddStringToObject(o, "value",
 				       mode_text(policy_set_mode(e->set, e->view->subject->destination.port)));
 }

@@ -95,7 +95,8 @@ struct policy_set {
 
 /* The class of a policy, CLASS_COUNT when it decides nothing or is closed. */
 enum policy_class policy_class_of(const struct policy *p);
-const struct peer_auth *policy_set_strict(const struct policy_set *s, const struct policy_view *v);
+const struct peer_auth *policy_set_strict(const struct policy_set *s, const struct policy_view *v,
+					  const char **ret_field);
 /* A value that is the same for addresses that lie in the same source ranges of the set. */
 const void *policy_set_source_class(const struct policy_set *s, const struct ip_addr *source);
 /* Fills would_deny and would_allow of a verdict: what is different once the dry-run policies decide as well. */

@@ -193,7 +193,8 @@ bool policy_set_restricts(const struct policy_set *s)
 	       s->index[CLASS_ALLOW];
 }
 
-const struct peer_auth *policy_set_strict(const struct policy_set *s, const struct policy_view *v)
+const struct peer_auth *policy_set_strict(const struct policy_set *s, const struct policy_view *v,
+					  const char **ret_field)
 {
 	uint16_t port = v->subject->destination.port;
 	const struct peer_auth *w = s->auth.workload;
@@ -201,8 +202,11 @@ const struct peer_auth *policy_set_strict(const struct policy_set *s, const stru
 	if (v->texts[ATTRIBUTE_PRINCIPAL].text || policy_set_mode(s, port) != MTLS_STRICT)
 		return NULL;
 	for (size_t i = 0; w && i < w->n_ports; i++)
-		if (w->ports[i].port == port && w->ports[i].mode != MTLS_UNSET)
+		if (w->ports[i].port == port && w->ports[i].mode != MTLS_UNSET) {
+			*ret_field = "spec.portLevelMtls";
 			return w;
+		}
+	*ret_field = "spec.mtls.mode";
 	return s->auth.mode_from;
 }
 
@@ -239,12 +243,14 @@ static void name_rule(struct policy_verdict *d, const struct policy_near *near)
 
 static void decide(const struct policy_set *s, struct policy_view *v, struct policy_verdict *d)
 {
-	const struct peer_auth *strict = policy_set_strict(s, v);
+	const char *field;
+	const struct peer_auth *strict = policy_set_strict(s, v, &field);
 	struct policy_near near = {.rule = -1};
 	bool allow = true;
 
 	if (strict) {
 		deny(d, WR_REASON_MTLS_REQUIRED, NULL, strict);
+		d->field = field;
 	} else if ((s->auth.closed || s->closed) && !v->subject->established) {
 		deny(d, WR_REASON_POLICY_INVALID, s->auth.closed ? NULL : s->closed, s->auth.closed);
 	} else if (s->index[CLASS_DENY] && policy_index_find(s->index[CLASS_DENY], v, &near)) {

@@ -333,6 +333,22 @@ void h2_thread_done(void)
 	scratch = NULL;
 }
 
+/* What nghttp2 let pass: it bounds the answers it owes to PING and SETTINGS, not those to streams it refuses. NULL, or
+ * the limit. */
+static const char *session_exceeds(const struct h2 *h, ssize_t received)
+{
+	if (received == NGHTTP2_ERR_FLOODED)
+		return "LIMIT_ACKS_QUEUED";
+	if (h->bomb)
+		return "LIMIT_HEADER_BLOCK";
+	return nghttp2_session_get_outbound_queue_size(h->session) > LIMIT_FRAMES_QUEUED ? "LIMIT_FRAMES_QUEUED" : NULL;
+}
+
+const char *h2_limit(const struct h2 *h)
+{
+	return h->guard.limit;
+}
+
 int h2_recv(struct h2 *h, const uint8_t *data, size_t len, uint64_t now_ms)
 {
 	uint32_t error = NGHTTP2_NO_ERROR;
@@ -341,9 +357,9 @@ int h2_recv(struct h2 *h, const uint8_t *data, size_t len, uint64_t now_ms)
 
 	if (n == NGHTTP2_ERR_NOMEM)
 		return -ENOMEM;
-	/* nghttp2 bounds the answers it owes to PING and SETTINGS, not those to streams it refuses. */
-	if (n == NGHTTP2_ERR_FLOODED || h->bomb ||
-	    nghttp2_session_get_outbound_queue_size(h->session) > LIMIT_FRAMES_QUEUED)
+	if (!h->guard.limit)
+		h->guard.limit = session_exceeds(h, n);
+	if (h->guard.limit)
 		error = NGHTTP2_ENHANCE_YOUR_CALM;
 	if (!error)
 		return n < 0 ? -EPROTO : 0;

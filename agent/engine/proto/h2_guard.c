@@ -30,8 +30,8 @@ static bool is_padded_data(const struct head *h)
 	return h->type == NGHTTP2_DATA && h->flags & NGHTTP2_FLAG_PADDED && h->length;
 }
 
-/* RFC 9113 10.5.1: header blocks of any size are legal, and of no use here. */
-static bool block_fits(struct h2_guard *g, const struct head *h)
+/* RFC 9113 10.5.1: header blocks of any size are legal, and of no use here. NULL, or the limit. */
+static const char *block_exceeds(struct h2_guard *g, const struct head *h)
 {
 	if (h->type == NGHTTP2_CONTINUATION) {
 		g->block += h->length;
@@ -40,7 +40,9 @@ static bool block_fits(struct h2_guard *g, const struct head *h)
 		g->block = h->type == NGHTTP2_HEADERS ? h->length : 0;
 		g->continuations = 0;
 	}
-	return g->block <= LIMIT_HEADER_BLOCK && g->continuations <= LIMIT_CONTINUATIONS;
+	if (g->block > LIMIT_HEADER_BLOCK)
+		return "LIMIT_HEADER_BLOCK";
+	return g->continuations > LIMIT_CONTINUATIONS ? "LIMIT_CONTINUATIONS" : NULL;
 }
 
 /* DATA that carries bytes is what a tunnel is for, and pays for other frames. */
@@ -61,7 +63,10 @@ static uint32_t judge(struct h2_guard *g, const struct head *h)
 
 	if (error)
 		return error;
-	return block_fits(g, h) && affordable(g, h) ? NGHTTP2_NO_ERROR : NGHTTP2_ENHANCE_YOUR_CALM;
+	g->limit = block_exceeds(g, h);
+	if (!g->limit && !affordable(g, h))
+		g->limit = "LIMIT_CONTROL_BURST";
+	return g->limit ? NGHTTP2_ENHANCE_YOUR_CALM : NGHTTP2_NO_ERROR;
 }
 
 /* Collects a frame's header from data. True when it is complete. */

@@ -14,6 +14,7 @@ struct h2_guard {
 	uint32_t left;	  /* of the present frame's payload */
 	uint32_t block;	  /* of the present header block so far */
 	uint8_t continuations;
+	const char *limit; /* of limits.h, that the peer went over */
 };
 
 void h2_guard_init(struct h2_guard *g, bool server, uint64_t now_ms);

@@ -5,41 +5,16 @@
  */
 #include "worker.h"
 
-#include <string.h>
-
-/* The one workload that an address belongs to; NULL: none, or it is not certain which. hostNetwork pods own none. */
-static const struct workload *owner_of(const struct worker *w, const struct ip_addr *a)
-{
-	const struct workload *o = model_workload_by_addr(w->model, a);
-
-	return o && !o->addrs_disputed ? o : NULL;
-}
-
-/* Whether two SPIFFE IDs name the same account: in one trust domain, which the handshake has accepted, its aliases mean
- * the same. */
-static bool same_account(const char *a, const char *b)
-{
-	static const size_t scheme = sizeof("spiffe://") - 1;
-	const char *x = strlen(a) > scheme ? strchr(a + scheme, '/') : NULL;
-	const char *y = strlen(b) > scheme ? strchr(b + scheme, '/') : NULL;
-
-	return x && y && !strcmp(x, y);
-}
-
-enum wr_reason admission_binding(const struct conn *c)
+static struct binding judge_binding(const struct conn *c)
 {
 	const struct worker *w = c->pod->w;
-	const struct workload *owner = owner_of(w, &c->client.ip);
 
-	if (w->e->cfg.source_binding == BINDING_OFF)
-		return WR_REASON_NONE;
-	if (owner)
-		return same_account(owner->identity, c->tunnel->verify.peer) ? WR_REASON_NONE
-									     : WR_REASON_SRC_IDENTITY_MISMATCH;
-	if (w->e->cfg.source_binding == BINDING_ENFORCE)
-		return WR_REASON_SOURCE_UNBOUND;
-	reason_count(WR_REASON_SOURCE_UNBOUND);
-	return WR_REASON_NONE;
+	return binding_judge(w->e->cfg.source_binding, w->model, &c->client.ip, c->tunnel->verify.peer);
+}
+
+bool admission_bound(const struct conn *c)
+{
+	return judge_binding(c).allow;
 }
 
 static bool traced(const struct worker *w)
@@ -47,20 +22,49 @@ static bool traced(const struct worker *w)
 	return worker_now_ms(w) < atomic_load_explicit(&w->e->trace_until_ms, memory_order_relaxed);
 }
 
+static struct policy_subject subject_of(const struct conn *c, bool first)
+{
+	return (struct policy_subject){.identity = c->kind == CONN_IN_HBONE ? c->tunnel->verify.peer : NULL,
+				       .source = c->client.ip,
+				       .destination = c->dst,
+				       .established = !first};
+}
+
+/* Nothing of it is put together while nobody watches. */
+static void trace(const struct conn *c, const struct policy_subject *s, const struct policy_verdict *v)
+{
+	struct worker *w = c->pod->w;
+	struct binding b;
+
+	if (!traced(w))
+		return;
+	if (s->identity)
+		b = judge_binding(c);
+	trace_add(&w->trace, c->pod->workload, s, c->client.port, s->identity ? &b : NULL, v);
+}
+
+void admission_unbound(const struct conn *c, struct policy_verdict *ret)
+{
+	struct policy_subject s = subject_of(c, true);
+
+	*ret = (struct policy_verdict){.reason = judge_binding(c).reason, .rule = -1};
+	tally_count(&c->pod->w->tally, ret, 1);
+	trace(c, &s, ret);
+}
+
 bool admission_check(const struct conn *c, bool first, struct policy_verdict *ret)
 {
 	struct pod *p = c->pod;
 	struct worker *w = p->w;
-	struct policy_subject s = {.identity = c->kind == CONN_IN_HBONE ? c->tunnel->verify.peer : NULL,
-				   .source = c->client.ip,
-				   .destination = c->dst,
-				   .established = !first};
+	struct policy_subject s = subject_of(c, first);
 
+	if (first && s.identity && judge_binding(c).reason)
+		reason_count(WR_REASON_SOURCE_UNBOUND);
 	policy_cache_evaluate(w->verdicts, p->workload->policy, &s, ret);
 	if (!ret->allow || (first && (ret->would_deny || ret->would_allow)))
 		tally_count(&w->tally, ret, 1);
-	if ((!ret->allow || first) && traced(w))
-		trace_add(&w->trace, p->workload, &s, c->client.port, ret);
+	if (!ret->allow || first)
+		trace(c, &s, ret);
 	return ret->allow;
 }
 
@@ -76,7 +80,7 @@ void admission_refused(struct pod *p, const struct ip_port *src, const struct ip
 		*ret = (struct policy_verdict){.reason = WR_REASON_MTLS_REQUIRED, .rule = -1};
 	tally_count(&w->tally, ret, times);
 	if (traced(w))
-		trace_add(&w->trace, p->workload, &s, src->port, ret);
+		trace_add(&w->trace, p->workload, &s, src->port, NULL, ret);
 }
 
 void admission_drain_former_owners(struct worker *w)
@@ -87,9 +91,8 @@ void admission_drain_former_owners(struct worker *w)
 		list_foreach(tn, &p->tunnels) {
 			struct tunnel *t = list_entry(tn, struct tunnel, node);
 			const char *identity = t->server ? t->verify.peer : t->expected;
-			const struct workload *owner = owner_of(w, &t->remote.ip);
 
-			if (owner && identity && !t->goaway && !same_account(owner->identity, identity))
+			if (identity && !t->goaway && binding_is_anothers(w->model, &t->remote.ip, identity))
 				tunnel_retire(t);
 		}
 	}

@@ -246,8 +246,10 @@ static void dial_app(struct conn *c)
 static void owner_late(struct timer *timer)
 {
 	struct conn *c = container_of(timer, struct conn, timer);
+	struct policy_verdict v;
 
-	refuse_conn(c, 401, admission_binding(c));
+	admission_unbound(c, &v);
+	deny(c, &v);
 }
 
 /* A pod may call before the configuration that names it has come: who seems to be another waits for it. */
@@ -255,7 +257,7 @@ static void admit(struct conn *c)
 {
 	struct policy_verdict v;
 
-	if (admission_binding(c)) {
+	if (!admission_bound(c)) {
 		c->awaiting_owner = true;
 		c->pod->w->awaiting_owner++;
 		c->timer.fn = owner_late;
@@ -272,7 +274,7 @@ static void look_again(struct pod *p)
 	list_foreach_safe(n, tmp, &p->conns) {
 		struct conn *c = list_entry(n, struct conn, node);
 
-		if (!c->awaiting_owner || admission_binding(c))
+		if (!c->awaiting_owner || !admission_bound(c))
 			continue;
 		conn_owner_known(c);
 		admit(c);
@@ -380,6 +382,7 @@ void inbound_denied_early(struct pod *p, const struct ip_port *src, const struct
 				     .src = model_workload_by_addr(p->w->model, &src->ip),
 				     .dst_addr = *dst,
 				     .dst = p->workload,
+				     .dst_service = model_service_by_target(p->w->model, dst),
 				     .direction = ACCESS_INBOUND,
 				     .verdict = &v};
 

@@ -39,12 +39,30 @@ static void add_verdict(cJSON *o, const struct policy_verdict *v)
 		cJSON_AddStringToObject(o, "field", v->field);
 }
 
+/* The binding first; where that denied, nobody asked the policies. */
+static cJSON *steps_of(const struct workload *pod, const struct policy_subject *s, const struct binding *b,
+		       const struct policy_verdict *v)
+{
+	bool unbound = b && !b->allow && v->reason == b->reason;
+	cJSON *o = unbound ? NULL : policy_explain(pod->policy, s);
+	cJSON *steps = o ? cJSON_DetachItemFromObjectCaseSensitive(o, "steps") : cJSON_CreateArray(), *first;
+
+	cJSON_Delete(o);
+	if (!b)
+		return steps;
+	first = cJSON_CreateObject();
+	cJSON_AddStringToObject(first, "step", "source binding");
+	cJSON_AddStringToObject(first, "result", b->text);
+	cJSON_InsertItemInArray(steps, 0, first);
+	return steps;
+}
+
 static cJSON *record(const struct workload *pod, const struct policy_subject *s, uint16_t source_port,
-		     const struct policy_verdict *v)
+		     const struct binding *b, const struct policy_verdict *v)
 {
 	static atomic_ulong seq;
 	struct ip_port src = {s->source, source_port};
-	cJSON *o = cJSON_CreateObject(), *explained;
+	cJSON *o = cJSON_CreateObject();
 	char text[600];
 
 	cJSON_AddNumberToObject(o, "seq", (double)(atomic_fetch_add(&seq, 1) + 1));
@@ -57,14 +75,12 @@ static cJSON *record(const struct workload *pod, const struct policy_subject *s,
 	if (s->identity)
 		cJSON_AddStringToObject(o, "identity", s->identity);
 	add_verdict(o, v);
-	explained = policy_explain(pod->policy, s);
-	cJSON_AddItemToObject(o, "steps", cJSON_DetachItemFromObjectCaseSensitive(explained, "steps"));
-	cJSON_Delete(explained);
+	cJSON_AddItemToObject(o, "steps", steps_of(pod, s, b, v));
 	return o;
 }
 
 void trace_add(struct trace **t, const struct workload *pod, const struct policy_subject *subject, uint16_t source_port,
-	       const struct policy_verdict *v)
+	       const struct binding *b, const struct policy_verdict *v)
 {
 	struct trace *r = *t;
 
@@ -73,7 +89,7 @@ void trace_add(struct trace **t, const struct workload *pod, const struct policy
 	if (!r)
 		return;
 	cJSON_Delete(r->ring[r->next]);
-	r->ring[r->next] = record(pod, subject, source_port, v);
+	r->ring[r->next] = record(pod, subject, source_port, b, v);
 	r->next = (r->next + 1) % LIMIT_TRACE;
 }
 

@@ -319,6 +319,20 @@ static void log_refused(const struct tunnel *t, enum wr_reason reason)
 	accesslog_write(&r);
 }
 
+/* Who sent too much of what costs the other side only: which limit that was. */
+static void log_flood(const struct tunnel *t)
+{
+	struct accesslog_record r = {.src_addr = t->server ? t->remote : t->local,
+				     .dst_addr = t->server ? t->local : t->remote,
+				     .direction = t->server ? ACCESS_INBOUND : ACCESS_OUTBOUND,
+				     .reason = WR_REASON_H2_FLOOD,
+				     .detail = h2_limit(t->h2),
+				     .early = true};
+
+	reason_count(WR_REASON_H2_FLOOD);
+	accesslog_write(&r);
+}
+
 void tunnel_fail(struct tunnel *t, enum wr_reason reason)
 {
 	bool unfinished = t->state <= TUNNEL_SETTINGS;
@@ -326,11 +340,10 @@ void tunnel_fail(struct tunnel *t, enum wr_reason reason)
 
 	if (t->state == TUNNEL_CLOSED)
 		return;
-	if (t->server && unfinished && reason)
+	if (reason == WR_REASON_H2_FLOOD)
+		log_flood(t);
+	else if (t->server && unfinished && reason)
 		log_refused(t, reason);
-	else if (reason == WR_REASON_H2_FLOOD)
-		conn_log_refused(t->server ? ACCESS_INBOUND : ACCESS_OUTBOUND, t->server ? &t->remote : &t->local,
-				 t->server ? &t->local : &t->remote, reason);
 	handshake_over(t);
 	/* Nothing may be queued on a session that is going: from here on streams are only forgotten. */
 	t->state = TUNNEL_CLOSED;

@@ -268,8 +268,10 @@ enum wr_reason inbound_dial_reason(int error);
 int inbound_dial(struct pod *p, const struct ip_port *client, const struct ip_port *dst);
 
 /* admission.c */
-/* Why the caller's address does not bear out the identity it has proven; NONE: it does, or need not. */
-enum wr_reason admission_binding(const struct conn *c);
+/* Whether the caller's address bears out the identity it has proven, or need not. */
+bool admission_bound(const struct conn *c);
+/* The verdict on one whose address does not. */
+void admission_unbound(const struct conn *c, struct policy_verdict *ret);
 /* Asks the pod's policies. `first`: not when an open connection is looked at again. */
 bool admission_check(const struct conn *c, bool first, struct policy_verdict *ret);
 /* The same of a plaintext connection that never was one here. */

@@ -55,6 +55,8 @@ struct h2 *h2_free(struct h2 *h);
 /* Parses received bytes, calling events. 0; -EPROTO when the peer broke the protocol; -EDQUOT when it sends more
  * control frames than a tunnel needs, or does not read what it causes us to answer. Then a GOAWAY is queued. */
 int h2_recv(struct h2 *h, const uint8_t *data, size_t len, uint64_t now_ms);
+/* After -EDQUOT: the name of the limit in limits.h that the peer went over. */
+const char *h2_limit(const struct h2 *h);
 /* Emits queued frames and pulls bodies until nothing is ready or a pull pauses. 0 or -EPROTO, -errno of emit. */
 int h2_send(struct h2 *h);
 /* True when neither side has anything left to do: the connection can be closed. */

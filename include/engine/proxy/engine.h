@@ -6,6 +6,7 @@
  */
 #pragma once
 #include "engine/identity/tls_identity.h"
+#include "engine/model/binding.h"
 #include "engine/model/model.h"
 
 struct engine;
@@ -17,13 +18,6 @@ struct cJSON;
 enum socket_role {
 	SOCKET_TUNNEL, /* dial of a pod's agent to another pod: HBONE or plain TCP, leaves by the pod's interface */
 	SOCKET_TO_APP, /* dial to the app of the pod itself, with the caller's address */
-};
-
-/* What the owner of a caller's address, as the model knows it, means for a CONNECT with another identity. */
-enum source_binding {
-	BINDING_OFF,
-	BINDING_KNOWN,	/* refused when the address belongs to exactly one workload, and that is another one */
-	BINDING_ENFORCE /* also refused when it belongs to none, or to several */
 };
 
 struct engine_config {
