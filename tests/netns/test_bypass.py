@@ -13,7 +13,6 @@ import time
 from mesh import BPFFS, check, eventually, run
 from packets import checksum, clear, ip4, ip6, mac, mesh_and_outsiders, send_raw, syn
 
-WAITS = True
 FALLBACK = True
 PACKET_QDISC_BYPASS = 20
 SOL_PACKET = 263

@@ -14,7 +14,6 @@ import time
 
 from mesh import BPFFS, ROOT, Mesh, Skip, check, eventually
 
-WAITS = True
 DEMO = [sys.executable, os.path.join(ROOT, "tests", "lib", "demo.py")]
 
 

@@ -12,6 +12,7 @@ import hbone
 import h2.events
 from mesh import Mesh, check, eventually, scaled
 
+LOAD = "alone"
 FALLBACK = False
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 2, 3, 4, 6, 7, 8, 9
 ENHANCE_YOUR_CALM = 11

@@ -10,7 +10,7 @@ import packets
 from mesh import check, eventually
 from packets import clear, ip4, ip6, mac, send_raw, syn
 
-WAITS = True
+LOAD = "waits"
 FALLBACK = True
 
 
