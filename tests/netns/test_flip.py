@@ -9,7 +9,7 @@ from mesh import LABEL, Mesh, SANITIZER, check, eventually, scaled
 from policies import authorization, peer, principal
 
 LOAD = "alone"
-FALLBACK = False
+FALLBACK = "together"
 FLIPS, LIVE, NEW_PER_S = scaled(20, 4), scaled(50, 10), min(200, scaled(40, 10))
 OUTLIVES_S = 1.0
 
