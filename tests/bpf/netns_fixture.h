@@ -279,6 +279,15 @@ static inline void open_capture(struct fixture *f, bool open_on_loss)
 	open_capture_with(f, (struct capture_config){.on_agent_loss_open = open_on_loss});
 }
 
+/* Namespaces and pins of test programs that were killed: the number in a name is that of the process whose it was. */
+static inline void remove_leftovers(void)
+{
+	run("for f in $(find /run/netns /sys/fs/bpf/warren -maxdepth 1 -name 'wr-cap*' 2>/dev/null); do "
+	    "n=${f#*wr-cap*-}; [ -e /proc/${n%%%%-*} ] || "
+	    "ip netns del ${f##*/} 2>/dev/null || find $f -delete 2>/dev/null || :; "
+	    "done");
+}
+
 /* Namespaces named after this process, so that runs do not meet. */
 static inline int fixture_new(void **state)
 {
@@ -286,6 +295,7 @@ static inline int fixture_new(void **state)
 	char path[64];
 	int id = (int)getpid();
 
+	remove_leftovers();
 	snprintf(f->node, sizeof(f->node), "wr-cap-%d", id);
 	f->home = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
 	for (int i = 0; i < 3; i++)

@@ -12,7 +12,7 @@ import certs
 import envoy
 from mesh import Mesh, check, eventually, scaled
 
-WAITS = True
+FALLBACK = "together"
 PORTS = [7, 9, 11, 12, 13, 14, 99]
 SERVERS = ["echo:7", "duplex:9", "who:11", "rst:12", "finfirst:13", "last:14"]
 MIB = 1 << 20

@@ -9,7 +9,7 @@ import h2.events
 from mesh import Mesh, _Namespace, check, eventually
 from policies import Trace, died
 
-FALLBACK = False
+FALLBACK = "together"
 NODE = "10.77.1.1"
 
 

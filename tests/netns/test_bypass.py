@@ -8,15 +8,11 @@ import os
 import signal
 import socket
 import struct
-import sys
 import time
 
-from mesh import BPFFS, Mesh, check, eventually, run
+from mesh import BPFFS, check, eventually, run
+from packets import checksum, clear, ip4, ip6, mac, mesh_and_outsiders, send_raw, syn
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from test_leak import checksum, clear, ip4, ip6, mac, send_raw, syn  # noqa: E402
-
-WAITS = True
 FALLBACK = True
 PACKET_QDISC_BYPASS = 20
 SOL_PACKET = 263
@@ -25,18 +21,7 @@ FOREIGN4, FOREIGN6 = "198.51.100.9", "2001:db8:9::9"
 
 
 def setup():
-    m = Mesh("bypass")
-    m.agent_options = ["--drain=1s"]
-    m.pod("client", 1)
-    m.pod("near", 1)
-    m.pod("server", 2)
-    m.pod("plain", 1, enrolled=False)
-    m.pod("outside", 2, foreign=True)
-    m.apply()
-    for p in m.pods.values():
-        p.serve("echo:7", "who:11")
-    m.start_agents()
-    return m
+    return mesh_and_outsiders("bypass")
 
 
 def counted(m, *reasons):

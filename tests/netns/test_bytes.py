@@ -9,6 +9,7 @@ import time
 
 from mesh import Failure, Mesh, SANITIZER, check, eventually, scaled
 
+LOAD = "alone"
 FALLBACK = True
 MIB = 1 << 20
 SERVERS = ["echo:7", "duplex:9", "who:11", "rst:12", "finfirst:13", "last:14"]

@@ -12,7 +12,7 @@ import yaml
 
 from mesh import BUILD, ROOT, Mesh, check, eventually
 
-FALLBACK = False
+FALLBACK = "together"
 FOLDER = os.path.join(ROOT, "tests", "policy")
 APPLIES_S = 1.0  # what is promised from the document's rename on
 PORTS = [8080, 9090, 7070]

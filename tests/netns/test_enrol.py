@@ -75,22 +75,6 @@ def test_a_pod_that_left_is_as_before(m):
     check(p.traffic("ping", m.pods["server"].ip, 7, 10, 10)["ok"], "in plaintext, as before")
 
 
-def test_a_pod_being_deleted_stays_enrolled(m):
-    """deletionTimestamp starts the grace period: the pod still serves and calls, and none of that is in plaintext."""
-    for p in m.pods["client"], m.pods["server"]:
-        manifest = p.manifest()
-        manifest["metadata"].update(deletionTimestamp="2026-01-01T00:00:00Z", deletionGracePeriodSeconds=30)
-        m.write("pod-%s.yaml" % p.name, manifest)
-    time.sleep(0.7)
-    check(is_enrolled(m.agents[1], "client") and is_enrolled(m.agents[2], "server"), "enrolled", listing(m.agents[1]))
-    c = m.capture()
-    check(m.pods["client"].traffic("ping", m.pods["server"].ip, 7, 5, 5)["ok"], "they talk")
-    c.stop()
-    check(not [x for x in c.tcp() if 7 in (x[1], x[3])], "by the tunnel")
-    for p in m.pods["client"], m.pods["server"]:
-        m.write_pod(p)
-
-
 def flip(m, who):
     """20 times out of and into the mesh; a new connection every 20 ms, one from before the first time."""
     client, server = m.pods["client"], m.pods["server"]

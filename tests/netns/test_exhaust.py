@@ -10,6 +10,7 @@ import certs
 import hbone
 from mesh import Mesh, SANITIZER, check, eventually
 
+LOAD = "alone"
 FALLBACK = "together"
 DIAL = 3
 
@@ -126,7 +127,7 @@ def test_connect_and_then_nothing_inbound(m):
 
 def at_limit(m, node):
     agent = m.agents[node]
-    agent.stop(15)
+    agent.stop()
     agent.limit_fds = 600
     agent.start()
     client, server = m.pods["client"], m.pods["server"]
@@ -142,7 +143,7 @@ def at_limit(m, node):
     check("limit_descriptors" in text or "limit_connections" in text, "logged with its reason", agent.text()[-600:])
     eventually(lambda: agent.descriptors() <= before + 10, 20, "descriptors back")
     works(m)
-    agent.stop(15)
+    agent.stop()
     agent.limit_fds = None
     agent.start()
     works(m)
@@ -156,7 +157,7 @@ def test_descriptor_limit_of_the_clients_agent(m):
 def test_a_pod_cannot_fill_the_table(m):
     """One pod opens all it can and holds it: the next pod of the node is still served, and so is a third one beside that."""
     agent, server = m.agents[1], m.pods["server"]
-    agent.stop(15)
+    agent.stop()
     agent.limit_fds = 600
     agent.start()
     hogs = []
@@ -171,7 +172,7 @@ def test_a_pod_cannot_fill_the_table(m):
     for p, least in hogs:
         r = p.result(60)
         check(r["failed"] > 0 and r["done"] >= least, "a share was served", r)
-    agent.stop(15)
+    agent.stop()
     agent.limit_fds = None
     agent.start()
     works(m)

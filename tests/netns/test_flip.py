@@ -8,7 +8,8 @@ import time
 from mesh import LABEL, Mesh, SANITIZER, check, eventually, scaled
 from policies import authorization, peer, principal
 
-FALLBACK = False
+LOAD = "alone"
+FALLBACK = "together"
 FLIPS, LIVE, NEW_PER_S = scaled(20, 4), scaled(50, 10), min(200, scaled(40, 10))
 OUTLIVES_S = 1.0
 

@@ -12,7 +12,8 @@ import hbone
 import h2.events
 from mesh import Mesh, check, eventually, scaled
 
-FALLBACK = False
+LOAD = "alone"
+FALLBACK = "together"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 2, 3, 4, 6, 7, 8, 9
 ENHANCE_YOUR_CALM = 11
 GROWTH_KIB = 16 * 1024

@@ -327,32 +327,6 @@ def test_key_updates_do_not_take_the_worker(m):
     few.close()
 
 
-def before_the_app_accepts(m, port, act):
-    """`act` does something to a stream whose app has a full queue; then the app accepts. The app's socket, tunnel, stream."""
-    server = m.pods["server"]
-    listener = server.listen(port, backlog=0)
-    listener.settimeout(8)
-    c = attacker(m)
-    c.request(server.ip + ":%d" % port)
-    time.sleep(0.3)
-    stream = act(c, server.ip + ":%d" % port)
-    time.sleep(0.3)
-    listener.accept()[0].close()
-    app = listener.accept()[0]
-    app.settimeout(5)
-    listener.close()
-    check(c.status(stream) == 200, "200 once the app has accepted")
-    return app, c, stream
-
-
-def test_end_of_stream_before_the_app_accepts(m):
-    """The peer's FIN comes while the app's queue is full: the app still gets its connection, and the FIN."""
-    app, c, _ = before_the_app_accepts(m, 20, lambda c, authority: c.request(authority, end=True))
-    check(app.recv(1) == b"", "the FIN follows")
-    app.close()
-    c.close()
-
-
 def test_status_in_a_request_is_no_answer(m):
     """A second header block with :status on a stream whose app has not accepted yet: a stream error, and nothing is served."""
     server = m.pods["server"]

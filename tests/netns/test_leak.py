@@ -1,43 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nothing leaves in clear that should not: dead agents, strange packets, un-enrolling; and outsiders are left alone."""
 import errno
-import ipaddress
-import os
 import re
 import socket
 import struct
 import time
 
-from mesh import Mesh, check, eventually, run
+import packets
+from mesh import check, eventually
+from packets import clear, ip4, ip6, mac, send_raw, syn
 
-WAITS = True
+LOAD = "waits"
 FALLBACK = True
 
 
 def setup():
-    m = Mesh("leak")
-    m.agent_options = ["--drain=2s"]
-    m.pod("client", 1)
-    m.pod("leaver", 1)
-    m.pod("server", 2)
-    m.pod("plain", 1, enrolled=False)
-    m.pod("outside", 2, foreign=True)
-    m.apply()
-    for p in m.pods.values():
-        p.serve("echo:7", "who:11")
-    m.start_agents()
-    return m
-
-
-def clear(m, capture, *pods):
-    """TCP packets on the link of these pods that are not the tunnel's."""
-    ours = {a for p in pods for a in (p.ip, p.ip6)}
-    return [p for p in capture.tcp() if (p[0] in ours or p[2] in ours) and 15008 not in (p[1], p[3])]
+    return packets.mesh_and_outsiders("leak")
 
 
 def test_a_pod_that_terminates_stays_in_the_mesh(m):
     """Between its deletionTimestamp and its end a pod finishes its work: by its own address, both ways, never in clear."""
-    client, leaver, server = m.pods["client"], m.pods["leaver"], m.pods["server"]
+    client, leaver, server = m.pods["client"], m.pods["near"], m.pods["server"]
     vips = m.service("server", {"app": "server"}, [("echo", 80, 7)])
     m.apply()
 
@@ -65,48 +48,10 @@ def test_a_pod_that_terminates_stays_in_the_mesh(m):
         c.stop()
         check(len(c.tcp()) > 4 and not clear(m, c, client, leaver, server), "only by the tunnel", clear(m, c, client, leaver, server)[:3])
         states = {x["name"]: x["state"] for a in m.agents.values() for x in a.json("pod", "list")}
-        check(states["leaver"] == states["server"] == "enrolled", "still enrolled", states)
+        check(states["near"] == states["server"] == "enrolled", "still enrolled", states)
     finally:
         m.services.pop("server")
         m.apply()
-
-
-def checksum(data):
-    if len(data) % 2:
-        data += b"\0"
-    total = sum(struct.unpack("!%dH" % (len(data) // 2), data))
-    total = (total >> 16) + (total & 0xffff)
-    return ~(total + (total >> 16)) & 0xffff
-
-
-def syn(src, dst, sport, dport, data=b""):
-    s, d = ipaddress.ip_address(src).packed, ipaddress.ip_address(dst).packed
-    head = struct.pack("!HHIIBBHHH", sport, dport, 1000, 0, 5 << 4, 2, 65535, 0, 0)
-    pseudo = s + d + (struct.pack("!BBH", 0, 6, 20) if len(s) == 4 else struct.pack("!IHBB", 20 + len(data), 0, 0, 6))
-    return head[:16] + struct.pack("!H", checksum(pseudo + head + data)) + head[18:] + data
-
-
-def ip4(src, dst, payload, options=b"", ident=1, flags=0, offset=0):
-    ihl = 5 + len(options) // 4
-    head = struct.pack("!BBHHHBBH4s4s", 0x40 | ihl, 0, ihl * 4 + len(payload), ident, flags << 13 | offset // 8, 64, 6, 0,
-                       ipaddress.ip_address(src).packed, ipaddress.ip_address(dst).packed) + options
-    return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + payload
-
-
-def ip6(src, dst, payload, chain):
-    """chain: extension headers, each (number, bytes after its next-header field)."""
-    numbers = [n for n, _ in chain] + [6]
-    body = b"".join(bytes([numbers[i + 1]]) + data for i, (_, data) in enumerate(chain)) + payload
-    return struct.pack("!IHBB", 6 << 28, len(body), numbers[0], 64) + ipaddress.ip_address(src).packed + ipaddress.ip_address(dst).packed + body
-
-
-def send_raw(pod, packets, family=socket.AF_INET):
-    with pod.inside():
-        s = socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW)
-    for p in packets:
-        dst = str(ipaddress.ip_address(p[16:20] if family == socket.AF_INET else p[24:40]))
-        s.sendto(p, (dst, 0))
-    s.close()
 
 
 def strange_syns(src, dst, first):
@@ -128,8 +73,8 @@ def test_strange_syns_outbound(m):
     client, server = m.pods["client"], m.pods["server"]
     c = m.capture(expression="ip or ip6")
     before = m.agents[1].counters()
-    for _, family, packets in strange_syns(client, server, 40000):
-        send_raw(client, packets, family)
+    for _, family, made in strange_syns(client, server, 40000):
+        send_raw(client, made, family)
     time.sleep(1)
     c.stop()
     raw = c.data()
@@ -137,10 +82,6 @@ def test_strange_syns_outbound(m):
     check(not fragments(raw), "no fragment of them on the link")
     after = m.agents[1].counters()
     check(after.get("drop_fragment", 0) > before.get("drop_fragment", 0), "fragments are counted", before, after)
-
-
-def mac(netns, device):
-    return bytes.fromhex(re.search(r"link/ether (\S+)", run("nsenter", "--net=" + netns, "ip", "link", "show", device).stdout).group(1).replace(":", ""))
 
 
 def test_frame_that_calls_itself_arp(m):
@@ -186,8 +127,8 @@ def test_strange_syns_inbound(m):
     before = m.agents[2].counters()
     c = m.capture_on(plain.netns, "eth0", "ip or ip6")
     # The sender's kernel would answer a SYN-ACK it does not know with RST: that is fine, the answer was captured first.
-    for _, family, packets in strange_syns(plain, server, 41000):
-        send_raw(plain, packets, family)
+    for _, family, made in strange_syns(plain, server, 41000):
+        send_raw(plain, made, family)
     time.sleep(1)
     c.stop()
     answered = {p[3] for p in c.tcp() if p[0] in (server.ip, server.ip6) and p[4] & 0x12 == 0x12}
@@ -228,7 +169,7 @@ def test_outsider_is_left_alone(m):
 
 
 def test_unenrolled_under_live_connections(m):
-    leaver = m.pods["leaver"]
+    leaver = m.pods["near"]
     live = [leaver.connect(m.pods["server"].ip, 7) for _ in range(10)]
     for s in live:
         s.sendall(b"first")

@@ -16,7 +16,7 @@ import hbone
 from mesh import BUILD, Mesh, check, eventually
 from policies import Policies, authorization, died, peer, principal
 
-FALLBACK = False
+FALLBACK = True
 APPLIES_S = 1.0  # from the rename to the last byte: what is promised
 
 

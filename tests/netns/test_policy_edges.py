@@ -10,7 +10,7 @@ import time
 from mesh import Mesh, check, eventually, run
 from policies import Policies, authorization, deny_from, died, peer
 
-FALLBACK = False
+FALLBACK = "together"
 APPLIES_S = 1.0  # from the rename to the last byte: what is promised
 
 
@@ -83,6 +83,26 @@ def test_connections_of_an_agent_that_has_handed_over(m):
     eventually(lambda: not old.running(), 10, "the old agent ends")
 
 
+def test_a_successor_without_the_folder(m):
+    """It has what its predecessor read last, policies included, and leaves it the connections that are open."""
+    client, other, server, agent = m.pods["client"], m.pods["other"], m.pods["server"], m.agents[2]
+    with Policies(m, deny_from("not-client", client)):
+        kept, old = opened(other, server.ip), agent.process
+        os.rename(m.config, m.config + ".away")
+        try:
+            agent.start(wait=False, extra=["--takeover"])
+            eventually(lambda: "a successor has taken over" in old.output(), 15, "handed over")
+            agent.wait_up()
+            check(agent.text().count("demo/server: enrolled") == 1, "with the pod", agent.text())
+            check(client.outcome(server.ip) == "reset" and other.outcome(server.ip) == "ok", "and its policy")
+            check(died(kept, 0.3) is None, "what was open goes on")
+        finally:
+            os.rename(m.config + ".away", m.config)
+    eventually(lambda: client.outcome(server.ip) == "ok", 5, "the folder is read again")
+    kept.close()
+    eventually(lambda: not old.running(), 10, "the old agent ends")
+
+
 def test_files_renamed_while_they_are_read(m):
     """A policy is in the folder at every moment, under one name or another: it is in force at every moment."""
     client, server = m.pods["client"], m.pods["server"]
@@ -115,12 +135,20 @@ def test_files_renamed_while_they_are_read(m):
     eventually(lambda: client.outcome(server.ip, 7) == "ok", 5, "gone when its file is")
 
 
+def made(pipe):
+    try:
+        os.mkfifo(pipe)
+        return True
+    except FileExistsError:
+        return False
+
+
 def test_a_disk_that_hangs(m):
     """What the agent keeps for its successor comes after what is due now: a pipe that nobody reads stands in for the disk."""
     client, server = m.pods["client"], m.pods["server"]
     cut = opened(client, server.ip)
     pipe = os.path.join(m.run_dir, m.agents[2].name, "state", "resources.json.tmp")
-    os.mkfifo(pipe)
+    eventually(lambda: made(pipe), 5, "nothing is being kept at the moment")
     m.write("policies.yaml", deny_from("not-client", client))
     got = died(cut, APPLIES_S)
     cut.close()

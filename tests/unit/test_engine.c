@@ -24,6 +24,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -49,11 +50,19 @@ static struct workload *client_w, *server_w;
 static int app_fd = -1;
 static atomic_int removed;
 
+/* With `hold_next` the worker that claims the next socket says so by `holding`, and waits for `go_on`. */
+static atomic_bool hold_next;
+static sem_t holding, go_on;
+
 static int claim(void *arg, int fd, enum socket_role role)
 {
 	(void)arg;
 	(void)fd;
 	(void)role;
+	if (atomic_exchange(&hold_next, false)) {
+		sem_post(&holding);
+		sem_wait(&go_on);
+	}
 	return 0;
 }
 
@@ -94,16 +103,21 @@ static int listen_at(const char *ip, int port, bool blocking)
 	return fd;
 }
 
-static int dial(const char *ip, int port)
+static int dial_from(const char *source, const char *ip, int port)
 {
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	struct sockaddr_in in = at(ip, port), from = at(CLIENT, 0);
+	struct sockaddr_in in = at(ip, port), from = at(source, 0);
 	struct timeval tv = {.tv_sec = 20};
 
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
 	assert_int_equal(bind(fd, (struct sockaddr *)&from, sizeof(from)), 0);
 	assert_int_equal(connect(fd, (struct sockaddr *)&in, sizeof(in)), 0);
 	return fd;
+}
+
+static int dial(const char *ip, int port)
+{
+	return dial_from(CLIENT, ip, port);
 }
 
 static struct workload *workload(const char *name, const char *ip, enum tunnel_protocol protocol)
@@ -219,6 +233,8 @@ static int set_up(void **state)
 		print_message("needs CAP_SYS_ADMIN for a network namespace of its own\n");
 		return -1;
 	}
+	sem_init(&holding, 0, 0);
+	sem_init(&go_on, 0, 0);
 	address("127.0.0.1");
 	address(CLIENT);
 	address(SERVER);
@@ -544,6 +560,37 @@ static void removal_ends_by_reset(void **state)
 	close(c);
 }
 
+/* One worker knows that the pod goes, the other, held in the middle of its work, still accepts: what it passes on to
+ * the first, because that one has the caller's tunnel, is reset there, and the log says why. */
+static void the_pod_goes_while_connections_move(void **state)
+{
+	int listener = listen_at("0.0.0.0", 8099, false), busy, moving[16];
+	uint64_t before = reason_counter(WR_REASON_POD_REMOVED);
+	char source[24], b;
+
+	(void)state;
+	add_pod(5, client_w, client_id, listener, listen_at(PLAIN, 87, false), listen_at(PLAIN, 88, false));
+	atomic_store(&hold_next, true);
+	busy = dial(PLAIN, 8099);
+	sem_wait(&holding);
+	engine_pod_remove(engine, 5, 60000, gone, NULL);
+	usleep(100000);
+	/* A caller's address chooses the worker: with so many, some are the other one's. */
+	for (int i = 0; i < 16; i++) {
+		snprintf(source, sizeof(source), "127.0.1.%d", i + 1);
+		moving[i] = dial_from(source, SERVER, 8099);
+	}
+	sem_post(&go_on);
+	for (int i = 0; i < 16; i++) {
+		assert_int_equal(recv(moving[i], &b, 1, 0), -1);
+		assert_int_equal(errno, ECONNRESET);
+		close(moving[i]);
+	}
+	assert_true(reason_counter(WR_REASON_POD_REMOVED) > before);
+	close(busy);
+	wait_removed(5);
+}
+
 /* The last stream of the next GOAWAY (RFC 9113 6.8) on a session, or 0 when it ends without. */
 static uint32_t next_goaway(SSL *ssl)
 {
@@ -750,6 +797,7 @@ int main(void)
 		cmocka_unit_test(a_relayed_connection_is_one),
 		cmocka_unit_test(dumps_show_what_is_open),
 		cmocka_unit_test(lost_trust_ends_live_tunnels),
+		cmocka_unit_test(the_pod_goes_while_connections_move),
 		cmocka_unit_test(removal_ends_by_reset),
 		cmocka_unit_test(a_retry_gets_no_time_of_its_own),
 		cmocka_unit_test(a_pod_without_connections_drains_at_once),

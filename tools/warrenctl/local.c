@@ -26,18 +26,27 @@ static int open_pins(struct ctl *c, struct capture **ret)
 	return CTL_OK;
 }
 
-/* A row for each captured pod that could get around the agent: its link has no end here that is watched. Without pins
- * there is none to tell of. */
-static void add_links(struct ctl *c, cJSON *probe)
+/* What the kernel has and the node's agent goes without is missing all the same: nobody knows a probe then. */
+static void mark_unused(const cJSON *dump, cJSON *probe)
 {
-	struct capture *cap = NULL;
-	cJSON *dump, *o;
+	cJSON *i;
+
+	cJSON_ArrayForEach(i, probe) {
+		if (is_true(dump, "sockops") || strcmp(text_of(i, "name"), "sockops") || !is_true(i, "present"))
+			continue;
+		cJSON_ReplaceItemInObject(i, "present", cJSON_CreateFalse());
+		cJSON_AddStringToObject(
+			i, "why", "the kernel has it, the node's agent goes without: --assume-missing or refused");
+	}
+}
+
+/* A row for each captured pod that could get around the agent: its link has no end here that is watched. */
+static void add_links(const cJSON *dump, cJSON *probe)
+{
 	const cJSON *p;
 	char text[400];
+	cJSON *o;
 
-	if (open_pins(c, &cap))
-		return;
-	dump = capture_dump(cap);
 	cJSON_ArrayForEach(p, member(dump, "pods")) {
 		if (!strcmp(text_of(p, "link"), "enforced"))
 			continue;
@@ -51,6 +60,21 @@ static void add_links(struct ctl *c, cJSON *probe)
 		cJSON_AddStringToObject(o, "needed_for", text);
 		cJSON_AddItemToArray(probe, o);
 	}
+}
+
+/* Without pins there is nothing to tell of. */
+static void add_pins(struct ctl *c, cJSON *probe)
+{
+	struct capture *cap = NULL;
+	cJSON *dump;
+
+	if (open_pins(c, &cap))
+		return;
+	dump = capture_dump(cap);
+	if (dump) {
+		mark_unused(dump, probe);
+		add_links(dump, probe);
+	}
 	cJSON_Delete(dump);
 	capture_close(cap);
 }
@@ -62,7 +86,7 @@ int local_doctor(struct ctl *c)
 
 	if (!probe)
 		return ctl_error(c, CTL_BROKEN, "out of memory");
-	add_links(c, probe);
+	add_pins(c, probe);
 	cJSON_ArrayForEach(i, probe) {
 		missing |= !is_true(i, "present") && is_true(i, "required");
 	}
@@ -72,6 +96,10 @@ int local_doctor(struct ctl *c)
 							{"NEEDED FOR", "needed_for", AS_TEXT}};
 
 		table_print(probe, columns, 3);
+		cJSON_ArrayForEach(i, probe) {
+			if (*text_of(i, "why"))
+				printf("\n%s: %s\n", text_of(i, "name"), text_of(i, "why"));
+		}
 		if (geteuid())
 			printf("\nnot root: what needs privileges shows as missing\n");
 	}
