@@ -57,14 +57,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	static const struct h2_events events = {request, response, data_event, end,	closed, pull,
 						emit,	 nothing,  goaway,     nothing, nothing};
 	struct h2 *h2;
-	int r;
+	unsigned turns = 1;
+	ssize_t r;
 
 	if (h2_new(true, &events, &h2, 0, &h2))
 		return 0;
 	/* With the preface given, the bytes are frames. */
-	r = h2_recv(h2, (const uint8_t *)"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 24, 0);
-	for (size_t at = 0; !r && at < size; at += 100) {
-		r = h2_recv(h2, data + at, size - at < 100 ? size - at : 100, at);
+	r = h2_recv(h2, (const uint8_t *)"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 24, 0, &turns);
+	for (size_t at = 0; r >= 0 && at < size; at += (size_t)r) {
+		turns = 1 + at % 3;
+		r = h2_recv(h2, data + at, size - at < 100 ? size - at : 100, at, &turns);
 		(void)h2_send(h2);
 	}
 	h2_free(h2);

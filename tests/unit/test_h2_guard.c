@@ -4,6 +4,7 @@
 #include "engine/base/cleanup.h"
 #include "engine/proto/h2.h"
 
+#include <limits.h>
 #include <malloc.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -116,7 +117,17 @@ static const struct h2_events ending = {request, response, data,   end,	    clos
 static const struct h2_events lasting = {request, response, data,   end,     closed, pull_later,
 					 emit,	  nothing,  goaway, nothing, nothing};
 
-/* Receives bytes, sends what is due. */
+/* Receives bytes, whatever they cost. */
+static int take(const uint8_t *bytes, size_t len)
+{
+	unsigned turns = UINT_MAX;
+	ssize_t r = h2_recv(s.h2, bytes, len, s.now_ms, &turns);
+
+	assert_true(r < 0 || (size_t)r == len);
+	return r < 0 ? (int)r : 0;
+}
+
+/* The same, and sends what is due. */
 static int receive(const void *bytes, size_t len)
 {
 	const uint8_t *at = bytes;
@@ -124,7 +135,7 @@ static int receive(const void *bytes, size_t len)
 	int r = 0;
 
 	for (size_t i = 0; i < len && !r; i += step)
-		r = h2_recv(s.h2, at + i, step, s.now_ms);
+		r = take(at + i, step);
 	if (!s.deaf)
 		assert_int_equal(h2_send(s.h2), 0);
 	return r;
@@ -323,10 +334,9 @@ static void answers_that_are_not_read(void **state)
 
 	(void)state;
 	for (uint32_t n = 0; n < 2 * LIMIT_ACKS_QUEUED && !r; n++)
-		r = h2_recv(s.h2,
-			    (const uint8_t *)"\0\0\x08\6\0\0\0\0\0"
-					     "12345678",
-			    17, s.now_ms);
+		r = take((const uint8_t *)"\0\0\x08\6\0\0\0\0\0"
+					  "12345678",
+			 17);
 	assert_int_equal(r, -EDQUOT);
 	assert_int_equal(h2_send(s.h2), 0);
 	check_ended("LIMIT_ACKS_QUEUED");
@@ -442,6 +452,58 @@ static void short_connections_are_welcome(void **state)
 	h2_thread_done();
 }
 
+/* --- turns --- */
+
+/* Bytes and PINGs are free; what begins or ends a stream is parsed to its end, and then the rest is left. */
+static void stream_frames_take_turns(void **state)
+{
+	static const uint8_t wire[] = "\0\0\1\0\0\0\0\0\1x"	    /* DATA */
+				      "\0\0\4\3\0\0\0\0\1\0\0\0\x8" /* RST_STREAM */
+				      "\0\0\x8\6\0\0\0\0\0"
+				      "12345678"	      /* PING */
+				      "\0\0\2\0\1\0\0\0\3xx"  /* DATA with END_STREAM */
+				      "\0\0\4\0\0\0\0\0\5xxx" /* DATA, its last byte after it */
+				      "x"
+				      "\0\0\0\0\1\0\0\0\5"; /* an empty end */
+	static const size_t first = 10 + 13, second = first + 17 + 11, all = sizeof(wire) - 1;
+	unsigned turns = 1;
+
+	(void)state;
+	for (uint32_t id = 1; id <= 5; id += 2)
+		assert_int_equal(connect_frame(id, 0), 0);
+	assert_int_equal(h2_recv(s.h2, wire, all, s.now_ms, &turns), first);
+	assert_int_equal(turns, 0);
+	assert_int_equal(s.got, 1);
+	turns = 1;
+	assert_int_equal(h2_recv(s.h2, wire + first, all - first, s.now_ms, &turns), second - first);
+	assert_int_equal(s.got, 3);
+	turns = 3;
+	assert_int_equal(h2_recv(s.h2, wire + second, all - second, s.now_ms, &turns), all - second);
+	assert_int_equal(turns, 2);
+	assert_int_equal(s.got, 7);
+	assert_int_equal(s.goaway, -1);
+}
+
+/* One that comes in pieces costs once, and never leaves a piece of itself. */
+static void a_frame_in_pieces_takes_one_turn(void **state)
+{
+	static const uint8_t wire[] = "\0\0\4\3\0\0\0\0\1\0\0\0\x8"
+				      "\0\0\4\3\0\0\0\0\3\0\0\0\x8";
+	unsigned turns = 1;
+
+	(void)state;
+	for (uint32_t id = 1; id <= 3; id += 2)
+		assert_int_equal(connect_frame(id, 0), 0);
+	assert_int_equal(h2_recv(s.h2, wire, 5, s.now_ms, &turns), 5);
+	assert_int_equal(turns, 1);
+	assert_int_equal(h2_recv(s.h2, wire + 5, 6, s.now_ms, &turns), 6);
+	assert_int_equal(turns, 0);
+	turns = 1;
+	assert_int_equal(h2_recv(s.h2, wire + 11, 15, s.now_ms, &turns), 15);
+	assert_int_equal(turns, 0);
+	assert_int_equal(s.goaway, -1);
+}
+
 /* --- closed streams (RFC 9113 5.1) --- */
 
 static void expect_closed(int r, uint32_t code)
@@ -542,6 +604,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(bytes_are_welcome, set_up_lasting, tear_down),
 		cmocka_unit_test_setup_teardown(aborts_of_callers_are_welcome, set_up_lasting, tear_down),
 		cmocka_unit_test(short_connections_are_welcome),
+		cmocka_unit_test_setup_teardown(stream_frames_take_turns, set_up_lasting, tear_down),
+		cmocka_unit_test_setup_teardown(a_frame_in_pieces_takes_one_turn, set_up_lasting, tear_down),
 		cmocka_unit_test_setup_teardown(data_after_the_end, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(headers_after_the_end, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(data_after_the_peers_reset, set_up_lasting, tear_down),

@@ -18,6 +18,7 @@ struct loop {
 	struct watch wake;
 	bool running;
 	uint64_t now_ms;
+	unsigned round;
 	struct epoll_event events[LOOP_EVENTS];
 	int n_events, next_event;
 	struct list tasks;
@@ -101,6 +102,11 @@ struct loop *loop_free(struct loop *l)
 	free(l->heap);
 	free(l);
 	return NULL;
+}
+
+unsigned loop_round(const struct loop *l)
+{
+	return l->round;
 }
 
 uint64_t loop_now_ms(const struct loop *l)
@@ -326,6 +332,7 @@ int loop_run(struct loop *l)
 		uint64_t before_us = clock_now_us(), after_us;
 		int n;
 
+		l->round++;
 		l->now_ms = before_us / 1000;
 		n = epoll_wait(l->epoll_fd, l->events, LOOP_EVENTS, wait_ms(l));
 		after_us = clock_now_us();

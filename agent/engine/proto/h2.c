@@ -349,10 +349,10 @@ const char *h2_limit(const struct h2 *h)
 	return h->guard.limit;
 }
 
-int h2_recv(struct h2 *h, const uint8_t *data, size_t len, uint64_t now_ms)
+ssize_t h2_recv(struct h2 *h, const uint8_t *data, size_t len, uint64_t now_ms, unsigned *turns)
 {
 	uint32_t error = NGHTTP2_NO_ERROR;
-	size_t pass = h2_guard_pass(&h->guard, data, len, now_ms, &error);
+	size_t pass = h2_guard_pass(&h->guard, data, len, now_ms, turns, &error);
 	ssize_t n = nghttp2_session_mem_recv(h->session, data, pass);
 
 	if (n == NGHTTP2_ERR_NOMEM)
@@ -362,7 +362,7 @@ int h2_recv(struct h2 *h, const uint8_t *data, size_t len, uint64_t now_ms)
 	if (h->guard.limit)
 		error = NGHTTP2_ENHANCE_YOUR_CALM;
 	if (!error)
-		return n < 0 ? -EPROTO : 0;
+		return n < 0 ? -EPROTO : n;
 	(void)nghttp2_session_terminate_session(h->session, error);
 	return error == NGHTTP2_ENHANCE_YOUR_CALM ? -EDQUOT : -EPROTO;
 }

@@ -69,6 +69,13 @@ static uint32_t judge(struct h2_guard *g, const struct head *h)
 	return g->limit ? NGHTTP2_ENHANCE_YOUR_CALM : NGHTTP2_NO_ERROR;
 }
 
+/* Frames that make their receiver dial, shut down or close, or look at every stream. */
+static bool is_turn(const struct head *h)
+{
+	return h->type == NGHTTP2_HEADERS || h->type == NGHTTP2_RST_STREAM || h->type == NGHTTP2_SETTINGS ||
+	       (h->type == NGHTTP2_DATA && h->flags & NGHTTP2_FLAG_END_STREAM);
+}
+
 /* Collects a frame's header from data. True when it is complete. */
 static bool take_head(struct h2_guard *g, const uint8_t *data, size_t len, size_t *at, struct head *ret)
 {
@@ -97,7 +104,8 @@ void h2_guard_init(struct h2_guard *g, bool server, uint64_t now_ms)
 	g->preface = server ? NGHTTP2_CLIENT_MAGIC_LEN : 0;
 }
 
-size_t h2_guard_pass(struct h2_guard *g, const uint8_t *data, size_t len, uint64_t now_ms, uint32_t *ret_error)
+size_t h2_guard_pass(struct h2_guard *g, const uint8_t *data, size_t len, uint64_t now_ms, unsigned *turns,
+		     uint32_t *ret_error)
 {
 	size_t at = g->preface < len ? g->preface : len;
 
@@ -111,6 +119,8 @@ size_t h2_guard_pass(struct h2_guard *g, const uint8_t *data, size_t len, uint64
 		g->left -= (uint32_t)payload;
 		at += payload;
 		start = at;
+		if (!g->left && !*turns)
+			return at;
 		if (g->left || !take_head(g, data, len, &at, &h))
 			continue;
 		error = judge(g, &h);
@@ -118,6 +128,7 @@ size_t h2_guard_pass(struct h2_guard *g, const uint8_t *data, size_t len, uint64
 			*ret_error = error;
 			return start;
 		}
+		*turns -= is_turn(&h);
 	}
 	return len;
 }

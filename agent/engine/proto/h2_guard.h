@@ -18,6 +18,8 @@ struct h2_guard {
 };
 
 void h2_guard_init(struct h2_guard *g, bool server, uint64_t now_ms);
-/* How many of the received bytes may be parsed. Fewer than len: *ret_error is the HTTP/2 error code with which the
- * connection ends behind them. */
-size_t h2_guard_pass(struct h2_guard *g, const uint8_t *data, size_t len, uint64_t now_ms, uint32_t *ret_error);
+/* How many of the received bytes may be parsed now. Fewer than len: *ret_error is the HTTP/2 error code with which the
+ * connection ends behind them, or there is none and *turns, the number of frames that may begin or end a stream, is
+ * used up. */
+size_t h2_guard_pass(struct h2_guard *g, const uint8_t *data, size_t len, uint64_t now_ms, unsigned *turns,
+		     uint32_t *ret_error);

@@ -8,6 +8,8 @@
 #include "engine/base/cleanup.h"
 
 #include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 
 #define READ_ROUNDS 8
@@ -120,32 +122,91 @@ static void say_why(struct tunnel *t)
 			break;
 }
 
-static void read_frames(struct tunnel *t)
+/* This tunnel's share of the frames that begin or end streams in this round. */
+static unsigned turns_of_round(struct worker *w)
+{
+	if (w->turns_round != loop_round(w->loop)) {
+		w->turns_round = loop_round(w->loop);
+		w->turns = LIMIT_TURNS_A_ROUND;
+	}
+	return 1 + w->turns / 2;
+}
+
+/* As many of the bytes as this round allows: their number, or negative, and the tunnel has ended. */
+static ssize_t parse(struct tunnel *t, const uint8_t *data, size_t len)
 {
 	struct worker *w = t->pod->w;
+	unsigned share = turns_of_round(w), left = share;
+	ssize_t n = h2_recv(t->h2, data, len, worker_now_ms(w), &left);
 
-	t->read_more = false;
-	for (int i = 0; i < READ_ROUNDS; i++) {
-		ssize_t n = tls_stream_read(&t->tls, w->plaintext, LIMIT_PLAINTEXT_BYTES);
-		int r;
-
-		if (n == 0)
-			return;
-		if (n < 0) {
-			tunnel_fail(t, n == -EPROTO ? WR_REASON_TLS_PROTOCOL : WR_REASON_TUNNEL_LOST);
-			return;
-		}
-		t->heard_ms = worker_now_ms(w);
-		t->ping_sent = false;
-		r = h2_recv(t->h2, w->plaintext, (size_t)n, worker_now_ms(w));
-		gather_flush(t);
-		if (r < 0) {
-			say_why(t);
-			tunnel_fail(t, r == -EDQUOT ? WR_REASON_H2_FLOOD : WR_REASON_H2_PROTOCOL);
-			return;
-		}
-		session_flush_soon(t);
+	w->turns -= share - left < w->turns ? share - left : w->turns;
+	gather_flush(t);
+	if (n < 0) {
+		say_why(t);
+		tunnel_fail(t, n == -EDQUOT ? WR_REASON_H2_FLOOD : WR_REASON_H2_PROTOCOL);
+		return n;
 	}
+	session_flush_soon(t);
+	return n;
+}
+
+/* What was read and is too much for this round: the tunnel reads nothing else before. True: it is parsed. */
+static bool parse_rest(struct tunnel *t)
+{
+	ssize_t n = parse(t, t->rest + t->rest_off, t->rest_len - t->rest_off);
+
+	if (n < 0)
+		return false;
+	t->rest_off += (size_t)n;
+	t->read_more = t->rest_off < t->rest_len;
+	if (t->read_more)
+		return false;
+	free(t->rest);
+	t->rest = NULL;
+	return true;
+}
+
+static void keep_rest(struct tunnel *t, const uint8_t *data, size_t len)
+{
+	t->rest = malloc(len);
+	if (!t->rest) {
+		tunnel_fail(t, WR_REASON_INTERNAL);
+		return;
+	}
+	memcpy(t->rest, data, len);
+	t->rest_len = len;
+	t->rest_off = 0;
+	t->read_more = true;
+}
+
+/* True: there may be more to read in this round. */
+static bool read_some(struct tunnel *t)
+{
+	struct worker *w = t->pod->w;
+	ssize_t n = tls_stream_read(&t->tls, w->plaintext, LIMIT_PLAINTEXT_BYTES), parsed;
+
+	if (n == 0)
+		return false;
+	if (n < 0) {
+		tunnel_fail(t, n == -EPROTO ? WR_REASON_TLS_PROTOCOL : WR_REASON_TUNNEL_LOST);
+		return false;
+	}
+	t->heard_ms = worker_now_ms(w);
+	t->ping_sent = false;
+	parsed = parse(t, w->plaintext, (size_t)n);
+	if (parsed < 0)
+		return false;
+	if (parsed < n)
+		keep_rest(t, w->plaintext + parsed, (size_t)(n - parsed));
+	return parsed == n;
+}
+
+static void read_frames(struct tunnel *t)
+{
+	t->read_more = false;
+	for (int i = 0; i < READ_ROUNDS; i++)
+		if (t->rest ? !parse_rest(t) : !read_some(t))
+			return;
 	/* The socket may be empty while OpenSSL still holds records: epoll would not say so. */
 	t->read_more = true;
 	session_flush_soon(t);
@@ -260,7 +321,8 @@ void session_event(struct watch *w, uint32_t events)
 		if (r == 0)
 			session_flush_soon(t);
 	}
-	if (events & ~(uint32_t)EPOLLOUT)
+	/* What was kept from the last round is the flush task's to go on with. */
+	if (events & ~(uint32_t)EPOLLOUT && !t->rest)
 		read_frames(t);
 }
 

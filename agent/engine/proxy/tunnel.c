@@ -186,6 +186,7 @@ static void tunnel_release(struct tunnel *t)
 void tunnel_free(struct tunnel *t)
 {
 	h2_free(t->h2);
+	free(t->rest);
 	if (t->tls.ssl)
 		tls_stream_done(&t->tls);
 	tunnel_life_free(t);

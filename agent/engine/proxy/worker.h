@@ -61,8 +61,9 @@ struct worker {
 	struct list tunnels_doomed;
 	struct list tunnels_left; /* closed, but apps have not taken all that came over them */
 	struct task reap;
-	struct task recheck;  /* of connections whose pod's policies have changed */
-	uint16_t source_port; /* next to try for inbound dials */
+	unsigned turns, turns_round; /* left of LIMIT_TURNS_A_ROUND, in which round */
+	struct task recheck;	     /* of connections whose pod's policies have changed */
+	uint16_t source_port;	     /* next to try for inbound dials */
 	struct policy_cache *verdicts;
 	struct tally tally;	 /* of what policies decided */
 	struct trace *trace;	 /* of verdicts; NULL until somebody asks */
@@ -183,6 +184,8 @@ struct tunnel {
 	struct ip_port local, remote; /* while it is dialled `local` is where the client is */
 	char *expected;		      /* client role: identity that the server must prove */
 	uint64_t created_ms, heard_ms, idle_since_ms;
+	uint8_t *rest; /* read, but not parsed in the same round */
+	size_t rest_len, rest_off;
 	uint64_t flushed;	  /* bytes emitted in the present flush */
 	struct conn *gather_conn; /* whose DATA is being collected */
 	struct iovec gather[32];

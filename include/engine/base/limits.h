@@ -11,6 +11,10 @@
 #define LIMIT_GATHER_BYTES (256 * 1024)
 /* Bytes one tunnel may send before the other events of its worker are looked at. */
 #define LIMIT_FLUSH_BYTES (1024 * 1024)
+/* Frames that begin or end streams and are worked on in one round of a worker: each may cost a dial or a close, and
+ * everybody else waits for that long. A tunnel gets half of what is left of them, and at least one, whenever it reads
+ * and once more at the end of the round; the rest of what it has read waits for the next. */
+#define LIMIT_TURNS_A_ROUND 64
 /* Bytes one plain relay may move before others get their turn. */
 #define LIMIT_RELAY_ROUND_BYTES (512 * 1024)
 /* Bytes one plain relay reads ahead of a slow reader once a quarter of the buffer budget is used. */

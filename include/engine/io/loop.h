@@ -46,6 +46,8 @@ struct loop *loop_free(struct loop *l);
 /* Runs until loop_stop. Returns 0 or a negative errno from epoll. */
 int loop_run(struct loop *l);
 void loop_stop(struct loop *l);
+/* The number of this round: for what is bounded per round. */
+unsigned loop_round(const struct loop *l);
 /* Milliseconds of CLOCK_MONOTONIC as of the start of this round: for deadlines; cheaper than clock_now_ms. */
 uint64_t loop_now_ms(const struct loop *l);
 

@@ -52,9 +52,11 @@ struct h2_events {
 /* A session of either role with its preface and SETTINGS queued. 0 or -ENOMEM. */
 int h2_new(bool server, const struct h2_events *events, void *owner, uint64_t now_ms, struct h2 **ret);
 struct h2 *h2_free(struct h2 *h);
-/* Parses received bytes, calling events. 0; -EPROTO when the peer broke the protocol; -EDQUOT when it sends more
- * control frames than a tunnel needs, or does not read what it causes us to answer. Then a GOAWAY is queued. */
-int h2_recv(struct h2 *h, const uint8_t *data, size_t len, uint64_t now_ms);
+/* Parses received bytes, calling events, up to the end of the frame that uses up *turns (1 at least): how many frames
+ * may begin or end a stream. The number of bytes parsed, the rest is to be given again; -EPROTO when the peer broke the
+ * protocol; -EDQUOT when it sends more control frames than a tunnel needs, or does not read what it causes us to
+ * answer. Then a GOAWAY is queued. */
+ssize_t h2_recv(struct h2 *h, const uint8_t *data, size_t len, uint64_t now_ms, unsigned *turns);
 /* After -EDQUOT: the name of the limit in limits.h that the peer went over. */
 const char *h2_limit(const struct h2 *h);
 /* Emits queued frames and pulls bodies until nothing is ready or a pull pauses. 0 or -EPROTO, -errno of emit. */
