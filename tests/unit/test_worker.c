@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What one round of a worker may cost: stream frames are bounded, the rest comes in later rounds, and nobody's is lost.
- * The rounds are the test's: no thread, no time. */
+/* What one round of a worker may cost: stream frames and closes are bounded, the rest comes in later rounds, and
+ * nobody's is lost. The rounds are the test's: no thread, no time. */
 #include "agent/engine/proxy/worker.h"
 #include "engine/base/cleanup.h"
 #include "engine/identity/ca.h"
@@ -291,11 +291,141 @@ static void the_round_is_shared_by_all_tunnels(void **state)
 	}
 }
 
+static void not_called(struct watch *w, uint32_t e)
+{
+	(void)w, (void)e;
+	fail_msg("a connection that has ended hears of its socket");
+}
+
+static void connections(int apps[MANY])
+{
+	for (int i = 0; i < MANY; i++) {
+		struct conn *c;
+		int fds[2];
+
+		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);
+		assert_int_equal(conn_new(pod, CONN_IN_HBONE, &c), 0);
+		assert_int_equal(local_init(&c->app, worker.loop, fds[0], not_called), 0);
+		apps[i] = fds[1];
+	}
+}
+
+static void end_all(bool reset)
+{
+	while (!list_empty(&pod->conns))
+		conn_end(list_entry(pod->conns.next, struct conn, node), WR_REASON_POLICY_DENY, reset);
+}
+
+static unsigned ended(const int apps[MANY])
+{
+	unsigned n = 0;
+	char b;
+
+	for (int i = 0; i < MANY; i++)
+		n += recv(apps[i], &b, 1, MSG_DONTWAIT | MSG_PEEK) == 0;
+	return n;
+}
+
+static void hang_up_apps(const int apps[MANY])
+{
+	for (int i = 0; i < MANY; i++)
+		close(apps[i]);
+}
+
+static void resets_of_a_round_are_bounded(void **state)
+{
+	int apps[MANY];
+
+	(void)state;
+	connections(apps);
+	end_all(true);
+	assert_int_equal(engine.conns, 0);
+	assert_int_equal(engine.fds, MANY);
+	worker.reap.fn(&worker.reap);
+	assert_int_equal(ended(apps), LIMIT_CLOSES_A_ROUND);
+	assert_int_equal(engine.fds, MANY - LIMIT_CLOSES_A_ROUND);
+	assert_int_equal(shared->fds, MANY - LIMIT_CLOSES_A_ROUND);
+	/* What an app still says is nobody's. */
+	for (int i = 0; i < MANY; i++)
+		(void)send(apps[i], "x", 1, MSG_NOSIGNAL);
+	for (int i = 0; i < MANY && ended(apps) < MANY; i++)
+		one_round();
+	assert_int_equal(engine.fds, 0);
+	assert_int_equal(shared->refs, 1);
+	hang_up_apps(apps);
+}
+
+static void resets_that_waited_are_hurried(void **state)
+{
+	int apps[MANY];
+
+	(void)state;
+	connections(apps);
+	end_all(true);
+	list_foreach(n, &worker.conns_doomed)
+		list_entry(n, struct conn, node)->ended_ms -= LIMIT_CLOSE_MS;
+	worker.reap.fn(&worker.reap);
+	assert_int_equal(ended(apps), 2 * LIMIT_CLOSES_A_ROUND);
+	hang_up_apps(apps);
+}
+
+static void clean_ends_do_not_wait(void **state)
+{
+	int apps[MANY];
+
+	(void)state;
+	connections(apps);
+	end_all(false);
+	assert_int_equal(ended(apps), MANY);
+	assert_int_equal(engine.fds, 0);
+	hang_up_apps(apps);
+}
+
+static void ends_of_a_drain_are_bounded(void **state)
+{
+	int apps[3][MANY];
+
+	(void)state;
+	for (int i = 0; i < 3; i++)
+		connections(apps[i]);
+	pod->draining = true;
+	pod->drain.fn(&pod->drain);
+	assert_int_equal(engine.conns, 3 * MANY - LIMIT_ENDS_A_ROUND);
+	assert_true(timer_armed(&pod->drain));
+	for (int i = 0; i < 3; i++)
+		hang_up_apps(apps[i]);
+}
+
+static void a_pod_is_gone_with_its_last_socket(void **state)
+{
+	int apps[MANY];
+
+	(void)state;
+	connections(apps);
+	pod_stop_accepting(pod);
+	loop_timer_cancel(worker.loop, &pod->drain);
+	pod->drain.fn(&pod->drain);
+	worker.reap.fn(&worker.reap);
+	loop_run_messages(worker.loop);
+	assert_true(ended(apps) < MANY);
+	assert_int_equal(gone, 0);
+	for (int i = 0; i < MANY && ended(apps) < MANY; i++)
+		one_round();
+	loop_run_messages(worker.loop);
+	assert_int_equal(gone, 1);
+	hang_up_apps(apps);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(stream_frames_of_a_round_are_bounded, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(the_round_is_shared_by_all_tunnels, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(resets_of_a_round_are_bounded, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(resets_that_waited_are_hurried, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(clean_ends_do_not_wait, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(ends_of_a_drain_are_bounded, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_pod_is_gone_with_its_last_socket, set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -153,6 +153,8 @@ void loop_watch_del(struct loop *l, struct watch *w)
 
 void loop_watch_forget(struct loop *l, struct watch *w)
 {
+	if (!w->added)
+		return;
 	w->added = false;
 	/* The owner may be freed now: forget what this round has already fetched for it. */
 	for (int i = l->next_event; i < l->n_events; i++)

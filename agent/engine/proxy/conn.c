@@ -125,6 +125,27 @@ void conn_owner_known(struct conn *c)
 	c->pod->w->awaiting_owner--;
 }
 
+static void uncount(struct pod_shared *s, const struct conn *c)
+{
+	atomic_fetch_sub_explicit(&s->e->fds, descriptors(c), memory_order_relaxed);
+	atomic_fetch_sub_explicit(&s->fds, descriptors(c), memory_order_relaxed);
+}
+
+static void close_all(struct conn *c, bool reset)
+{
+	local_close(&c->app, reset);
+	if (c->relay)
+		relay_close(c, reset);
+}
+
+/* Resets come in thousands, when a policy forbids or a peer is lost, and the close of a socket is most of what the end
+ * of a connection costs: the reaper does some a round. The pod is not gone before the last. */
+static void close_later(struct conn *c)
+{
+	c->closing = c->pod->shared;
+	atomic_fetch_add(&c->closing->refs, 1);
+}
+
 /* Unhooks from loop, stream and pod; the memory goes at the end of the round. */
 static void release(struct conn *c)
 {
@@ -132,6 +153,7 @@ static void release(struct conn *c)
 	struct worker *w = p->w;
 
 	c->state = CONN_DEAD;
+	c->ended_ms = worker_now_ms(w);
 	conn_owner_known(c);
 	loop_timer_cancel(w->loop, &c->timer);
 	if (c->stream_open && c->tunnel->h2) {
@@ -152,8 +174,6 @@ static void release(struct conn *c)
 	list_append(&w->conns_doomed, &c->node);
 	loop_defer(w->loop, &w->reap);
 	atomic_fetch_sub_explicit(&w->e->conns, 1, memory_order_relaxed);
-	atomic_fetch_sub_explicit(&w->e->fds, descriptors(c), memory_order_relaxed);
-	atomic_fetch_sub_explicit(&p->shared->fds, descriptors(c), memory_order_relaxed);
 }
 
 void conn_end(struct conn *c, enum wr_reason reason, bool reset)
@@ -164,9 +184,15 @@ void conn_end(struct conn *c, enum wr_reason reason, bool reset)
 		return;
 	c->reason = (uint8_t)reason;
 	write_log(c);
-	local_close(&c->app, p->w->loop, reset);
+	local_stop(&c->app, p->w->loop);
 	if (c->relay)
-		relay_close(c, reset);
+		relay_stop(c);
+	if (reset) {
+		close_later(c);
+	} else {
+		close_all(c, false);
+		uncount(p->shared, c);
+	}
 	release(c);
 	worker_check_budget(p->w);
 	worker_trim_soon(p->w);
@@ -179,6 +205,21 @@ int conn_take_fd(struct conn *c)
 
 	loop_watch_del(c->pod->w->loop, &c->app.watch);
 	c->app.watch.fd = -1;
+	uncount(c->pod->shared, c);
 	release(c);
 	return fd;
+}
+
+unsigned conn_free(struct conn *c)
+{
+	unsigned n = 0;
+
+	if (c->closing) {
+		n = descriptors(c);
+		close_all(c, true);
+		uncount(c->closing, c);
+		pod_shared_unref(c->closing);
+	}
+	free(c);
+	return n;
 }

@@ -207,14 +207,25 @@ int local_shutdown(struct local *l)
 	return r < 0 ? (int)r : 0;
 }
 
-void local_close(struct local *l, struct loop *loop, bool reset)
+static void not_heard(struct watch *w, uint32_t events)
+{
+	(void)w;
+	(void)events;
+}
+
+void local_stop(struct local *l, struct loop *loop)
+{
+	drop_backlog(l);
+	loop_watch_forget(loop, &l->watch);
+	l->watch.fn = not_heard;
+}
+
+void local_close(struct local *l, bool reset)
 {
 	int fd = l->watch.fd;
 
-	drop_backlog(l);
 	if (fd < 0)
 		return;
-	loop_watch_forget(loop, &l->watch);
 	l->watch.fd = -1;
 	if (!reset)
 		(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){.l_onoff = 0}, sizeof(struct linger));

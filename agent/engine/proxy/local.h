@@ -38,7 +38,10 @@ ssize_t local_write(struct local *l, struct iovec *iov, int n);
 ssize_t local_flush(struct local *l);
 /* FIN once the backlog is gone. 0 or -errno. */
 int local_shutdown(struct local *l);
-/* Closes; `reset`: with RST, dropping the backlog. Harmless when closed. */
-void local_close(struct local *l, struct loop *loop, bool reset);
+/* Nothing is asked of the socket any more: the backlog goes, and what epoll says of it is not heard. local_close may
+ * come later, as long as l stays where it is. */
+void local_stop(struct local *l, struct loop *loop);
+/* Closes what was stopped; `reset`: with RST. Harmless when closed. */
+void local_close(struct local *l, bool reset);
 /* Bytes waiting in the backlogs of this thread's sockets. */
 size_t local_backlog_bytes(void);

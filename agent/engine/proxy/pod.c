@@ -170,13 +170,18 @@ static void pod_free(struct pod *p)
 	free(p);
 }
 
-/* The end of the drain: everything that is left is reset. */
+/* The end of the drain: everything that is left is reset, some at a time, so that other pods are served. */
 static void drain_over(struct timer *timer)
 {
 	struct pod *p = container_of(timer, struct pod, drain);
 
-	while (!list_empty(&p->conns))
+	for (unsigned n = 0; !list_empty(&p->conns); n++) {
+		if (n == LIMIT_ENDS_A_ROUND) {
+			loop_timer_set(p->w->loop, &p->drain, 1);
+			return;
+		}
 		conn_end(list_entry(p->conns.next, struct conn, node), WR_REASON_POD_REMOVED, true);
+	}
 	while (!list_empty(&p->tunnels)) {
 		struct tunnel *t = list_entry(p->tunnels.next, struct tunnel, node);
 

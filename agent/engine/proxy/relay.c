@@ -161,11 +161,16 @@ int relay_start(struct conn *c, int far_fd)
 	return local_init(&r->far, w->loop, far_fd, far_event);
 }
 
-void relay_close(struct conn *c, bool reset)
+void relay_stop(struct conn *c)
 {
 	struct relay *r = relay_of(c);
 
 	if (r->more.fn)
 		task_cancel(&r->more);
-	local_close(&r->far, c->pod->w->loop, reset);
+	local_stop(&r->far, c->pod->w->loop);
+}
+
+void relay_close(struct conn *c, bool reset)
+{
+	local_close(&relay_of(c)->far, reset);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A worker's own matters: randomness, sockets in pods' namespaces, the buffer budget, freeing at the end of a round.
- * Called by the rest of proxy/. */
+/* A worker's own matters: randomness, sockets in pods' namespaces, the buffer budget, closing and freeing at the end of
+ * a round. Called by the rest of proxy/. */
 #include "worker.h"
 #include "engine/base/cleanup.h"
 #include "engine/base/limits.h"
@@ -149,13 +149,31 @@ void worker_trim_soon(struct worker *w)
 		loop_timer_set(w->loop, &w->trim, TRIM_AFTER_MS);
 }
 
+static struct conn *first_doomed(const struct worker *w)
+{
+	return list_empty(&w->conns_doomed) ? NULL : list_entry(w->conns_doomed.next, struct conn, node);
+}
+
+/* How many descriptors this round may close. */
+static unsigned closes_of_round(const struct worker *w, const struct conn *first)
+{
+	uint64_t doublings = (worker_now_ms(w) - first->ended_ms) / LIMIT_CLOSE_MS;
+
+	return LIMIT_CLOSES_A_ROUND << (doublings < 16 ? doublings : 16);
+}
+
 static void reap(struct task *t)
 {
 	struct worker *w = container_of(t, struct worker, reap);
+	struct conn *c = first_doomed(w);
+	unsigned most = c ? closes_of_round(w, c) : 0;
 
-	list_foreach_safe(n, tmp, &w->conns_doomed)
-		free(list_entry(n, struct conn, node));
-	list_init(&w->conns_doomed);
+	for (unsigned closed = 0; c && closed < most; c = first_doomed(w)) {
+		list_remove(&c->node);
+		closed += conn_free(c);
+	}
+	if (c)
+		loop_defer(w->loop, t);
 	list_foreach_safe(n, tmp, &w->tunnels_doomed)
 		tunnel_free(list_entry(n, struct tunnel, node));
 	list_init(&w->tunnels_doomed);
@@ -200,8 +218,9 @@ void worker_close_all(struct worker *w)
 		p->drain.fn(&p->drain);
 	}
 	task_cancel(&w->recheck);
+	while (!list_empty(&w->conns_doomed) || !list_empty(&w->tunnels_doomed))
+		reap(&w->reap);
 	task_cancel(&w->reap);
-	reap(&w->reap);
 	tls_stream_thread_done();
 	h2_thread_done();
 }

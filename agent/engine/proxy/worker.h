@@ -57,7 +57,7 @@ struct worker {
 	size_t window_grown;	  /* window promised to streams beyond the start value */
 	struct timer trim;	  /* gives memory back to the system some time after a peak */
 	uint8_t *plaintext;	  /* LIMIT_PLAINTEXT_BYTES, shared by all tunnels */
-	struct list conns_doomed; /* to free at the end of the round: events and callbacks may still name them */
+	struct list conns_doomed; /* to close, and to free at the end of the round: events may still name them */
 	struct list tunnels_doomed;
 	struct list tunnels_left; /* closed, but apps have not taken all that came over them */
 	struct task reap;
@@ -143,7 +143,8 @@ struct conn {
 	char *authority;	    /* of an inbound CONNECT by host name, for the log */
 	struct tunnel *tunnel;
 	uint64_t start_us, bytes_sent, bytes_recv; /* as the local app sees them */
-	uint64_t deadline_ms;
+	uint64_t deadline_ms, ended_ms;
+	struct pod_shared *closing; /* ended, its descriptors still open and counted there; a reference */
 	struct timer timer;
 	uint16_t retry_ms;
 	int16_t status;			      /* CONNECT status for the log */
@@ -242,9 +243,11 @@ void conn_owner_known(struct conn *c);
 /* Writes the short log line of something refused before a connection existed, and counts it. */
 void conn_log_refused(enum accesslog_direction direction, const struct ip_port *src, const struct ip_port *dst,
 		      enum wr_reason reason);
-/* The one way a connection ends: `app_reset` ends the pod's side by RST. Logs, releases, frees at the end of the round.
- */
+/* The one way a connection ends: `reset` ends the pod's side by RST. Logs and releases; the reaper closes after a
+ * reset, and frees. */
 void conn_end(struct conn *c, enum wr_reason reason, bool reset);
+/* For the reaper: what is still open is closed, and the memory goes. The number of descriptors closed. */
+unsigned conn_free(struct conn *c);
 
 /* outbound.c, inbound.c */
 /* Routes an accepted connection; takes the descriptor. */
@@ -288,6 +291,8 @@ void admission_drain_former_owners(struct worker *w);
 int relay_start(struct conn *c, int far_fd);
 /* The app's socket became ready: fn of its watch. */
 void relay_app_event(struct watch *w, uint32_t events);
+/* As local_stop and local_close. */
+void relay_stop(struct conn *c);
 void relay_close(struct conn *c, bool reset);
 
 /* stream.c: the pump between app and stream */

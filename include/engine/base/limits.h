@@ -15,6 +15,12 @@
  * everybody else waits for that long. A tunnel gets half of what is left of them, and at least one, whenever it reads
  * and once more at the end of the round; the rest of what it has read waits for the next. */
 #define LIMIT_TURNS_A_ROUND 64
+/* Connections of a removed pod that are ended in one round at the end of its drain. */
+#define LIMIT_ENDS_A_ROUND 256
+/* Descriptors that resets close in one round of a worker: more wait for the next ones. Twice as many a round each time
+ * that the first has waited for so long, so that busy rounds do not put a reset off for ever. */
+#define LIMIT_CLOSES_A_ROUND 32
+#define LIMIT_CLOSE_MS 100
 /* Bytes one plain relay may move before others get their turn. */
 #define LIMIT_RELAY_ROUND_BYTES (512 * 1024)
 /* Bytes one plain relay reads ahead of a slow reader once a quarter of the buffer budget is used. */
@@ -108,7 +114,7 @@
 #define LIMIT_TRACE 256
 /* Open connections that are judged anew in one round of a worker after policies changed: those who are not meant wait
  * for that long. After this time all that are left are judged at once. */
-#define LIMIT_RECHECKS_A_ROUND 256
+#define LIMIT_RECHECKS_A_ROUND 128
 #define LIMIT_RECHECK_MS 500
 /* How long a caller whose address is another identity's waits for newer configuration. */
 #define LIMIT_OWNER_WAIT_MS 2000

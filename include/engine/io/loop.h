@@ -56,8 +56,8 @@ int loop_watch_add(struct loop *l, struct watch *w, int fd, uint32_t events);
 int loop_watch_mod(struct loop *l, struct watch *w, uint32_t events);
 /* Stops watching; harmless if not added. Events already fetched for this watch in the present round are dropped. */
 void loop_watch_del(struct loop *l, struct watch *w);
-/* The same for a descriptor that is closed right after and has no duplicate: the kernel then drops it from epoll
- * itself, which spares the system call. */
+/* The same for a descriptor that is closed soon and has no duplicate: the kernel then drops it from epoll itself, which
+ * spares the system call. Until then w stays, and its fn may be called in later rounds. */
 void loop_watch_forget(struct loop *l, struct watch *w);
 
 void loop_timer_set(struct loop *l, struct timer *t, uint64_t after_ms);
