@@ -220,6 +220,7 @@ enum source_binding node_source_binding(const struct node *n)
 static int start_engine(struct node *n)
 {
 	struct engine_config ec = {.workers = (unsigned)n->o.workers,
+				   .busy_poll_us = (unsigned)n->o.busy_poll,
 				   .buffer_limit = n->o.buffer_limit,
 				   .tunnel_congestion = n->o.tunnel_congestion,
 				   .dial_timeout_ms = (unsigned)n->o.dial_timeout_ms,

@@ -80,6 +80,8 @@ static const struct option {
 	 .want = "an absolute path"},
 	{"workers", NUMBER, AT(workers), "0", "N", "threads that move bytes; 0: a quarter of the CPUs, at least one",
 	 .min = 0, .max = 256},
+	{"busy-poll", NUMBER, AT(busy_poll), "150", "MICROSECONDS",
+	 "workers do not sleep while events come at shorter intervals than this; 0: always", .min = 0, .max = 1000},
 	{"drain", DURATION, AT(drain_ms), "5s", "TIME", "how long connections run on at un-enrolment and shutdown",
 	 .min = 0, .max = 86400000},
 	{"dial-timeout", DURATION, AT(dial_timeout_ms), "10s", "TIME", "deadline of a connection's whole set-up",

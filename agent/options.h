@@ -14,7 +14,8 @@ struct options {
 	const char *source_binding, *probe_exemption;
 	const char *mesh_cidrs[OPTIONS_CIDRS_MAX]; /* none: every address */
 	size_t n_mesh_cidrs;
-	uint64_t workers, drain_ms, dial_timeout_ms, cert_ttl_ms, tunnel_max_age_ms, buffer_limit, readiness_port;
+	uint64_t workers, busy_poll, drain_ms, dial_timeout_ms, cert_ttl_ms, tunnel_max_age_ms, buffer_limit,
+		readiness_port;
 	bool takeover;
 	/* Not the default: the mesh's own settings do not count. */
 	bool trust_domain_given, trust_domain_aliases_given, root_namespace_given;

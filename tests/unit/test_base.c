@@ -15,6 +15,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -339,6 +340,71 @@ static void removed_watch_gets_no_event(void **state)
 	loop_free(ticks.loop);
 }
 
+/* Events in close succession, then none until a timer is due: over and over until one such pause was spent awake. */
+struct busy {
+	struct loop *loop;
+	struct watch watch;
+	struct timer timer;
+	int events, pauses;
+	int64_t cpu_before_us;
+	bool awake;
+};
+
+static struct busy busy;
+
+static int64_t cpu_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+	return ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
+static void next_event(void)
+{
+	assert_int_equal(eventfd_write(busy.watch.fd, 1), 0);
+}
+
+static void close_succession(struct watch *w, uint32_t events)
+{
+	eventfd_t n;
+
+	(void)events;
+	assert_int_equal(eventfd_read(w->fd, &n), 0);
+	if (++busy.events % 64) {
+		next_event();
+		return;
+	}
+	busy.cpu_before_us = cpu_us();
+	loop_timer_set(busy.loop, &busy.timer, 5);
+}
+
+static void pause_over(struct timer *t)
+{
+	(void)t;
+	busy.awake = cpu_us() - busy.cpu_before_us > 400;
+	if (busy.awake || ++busy.pauses == 400)
+		loop_stop(busy.loop);
+	else
+		next_event();
+}
+
+static void close_events_are_awaited_awake(void **state)
+{
+	int fd = eventfd(0, EFD_NONBLOCK);
+
+	(void)state;
+	busy = (struct busy){.watch = {.fn = close_succession}, .timer = {.fn = pause_over}};
+	assert_int_equal(loop_new(&busy.loop), 0);
+	loop_set_busy_poll(busy.loop, 1000);
+	assert_int_equal(loop_watch_add(busy.loop, &busy.watch, fd, EPOLLIN), 0);
+	next_event();
+	assert_int_equal(loop_run(busy.loop), 0);
+	assert_true(busy.awake);
+	loop_free(busy.loop);
+	close(fd);
+}
+
 static mode_t mode_of(const char *path)
 {
 	struct stat st;
@@ -388,6 +454,7 @@ int main(void)
 		cmocka_unit_test(timers_fire_in_order),
 		cmocka_unit_test(messages_and_tasks_run),
 		cmocka_unit_test(removed_watch_gets_no_event),
+		cmocka_unit_test(close_events_are_awaited_awake),
 		cmocka_unit_test(folders_come_with_their_parents),
 	};
 

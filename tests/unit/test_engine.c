@@ -217,6 +217,7 @@ static void add_pod(uint32_t number, struct workload *w, struct tls_identity *id
 static int set_up(void **state)
 {
 	struct engine_config cfg = {.workers = 2,
+				    .busy_poll_us = 150,
 				    .buffer_limit = 64 << 20,
 				    .dial_timeout_ms = 2000,
 				    .cluster_id = "Kubernetes",

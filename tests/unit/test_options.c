@@ -54,6 +54,7 @@ static void defaults_hold(void **state)
 	assert_string_equal(o.trust_domain, "cluster.local");
 	assert_string_equal(o.cluster_id, "Kubernetes");
 	assert_string_equal(o.run_dir, "/run/warren");
+	assert_int_equal(o.busy_poll, 150);
 	assert_int_equal(o.drain_ms, 5000);
 	assert_int_equal(o.dial_timeout_ms, 10000);
 	assert_int_equal(o.cert_ttl_ms, 24 * 3600 * 1000);

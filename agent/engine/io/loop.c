@@ -3,9 +3,11 @@
 #include "engine/io/loop.h"
 #include "engine/base/cleanup.h"
 #include "engine/base/clock.h"
+#include "engine/base/limits.h"
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -26,7 +28,9 @@ struct loop {
 	uint32_t n_timers, heap_size;
 	uint64_t window_start_us, window_idle_us;
 	unsigned busy_percent;
-	pthread_mutex_t lock; /* guards messages and signalled */
+	unsigned poll_us, short_waits;
+	uint64_t pause_us, sleep_until_us; /* others want the CPU: no waiting awake before */
+	pthread_mutex_t lock;		   /* guards messages and signalled */
 	struct loop_msg *messages, **messages_end;
 	bool signalled;
 };
@@ -326,20 +330,81 @@ static void account(struct loop *l, uint64_t before_us, uint64_t after_us)
 	l->window_idle_us = 0;
 }
 
+void loop_set_busy_poll(struct loop *l, unsigned window_us)
+{
+	l->poll_us = window_us;
+}
+
+/* Somebody kept the CPU that was offered: soon after the last time that happened, for twice as long as then. */
+static void sleep_for_a_while(struct loop *l, uint64_t now_us)
+{
+	bool again = l->pause_us && now_us < l->sleep_until_us + LIMIT_POLL_PAUSE_MAX_US;
+
+	l->pause_us = again ? l->pause_us * 2 : LIMIT_POLL_PAUSE_US;
+	if (l->pause_us > LIMIT_POLL_PAUSE_MAX_US)
+		l->pause_us = LIMIT_POLL_PAUSE_MAX_US;
+	l->sleep_until_us = now_us + l->pause_us;
+}
+
+/* The events that came within the window, or 0. Whoever else wants this CPU gets it in between; once somebody kept it,
+ * the loop sleeps for a while, as only a sleeper that is woken goes before those who compute. */
+static int wait_awake(struct loop *l, uint64_t now_us)
+{
+	uint64_t end = now_us + l->poll_us, before_us;
+	int n;
+
+	do {
+		n = epoll_wait(l->epoll_fd, l->events, LOOP_EVENTS, 0);
+		if (n)
+			return n;
+		before_us = now_us;
+		(void)sched_yield();
+		now_us = clock_now_us();
+		if (now_us - before_us >= LIMIT_POLL_YIELDED_US)
+			sleep_for_a_while(l, now_us);
+	} while (now_us < end);
+	return 0;
+}
+
+/* One long wait takes back so many short ones: a pause in a close exchange is forgiven, a call now and then, with its
+ * answer soon after, never begins one. */
+static void count_wait(struct loop *l, uint64_t took_us)
+{
+	if (took_us > l->poll_us)
+		l->short_waits -= l->short_waits < LIMIT_POLL_STREAK ? l->short_waits : LIMIT_POLL_STREAK;
+	else if (l->short_waits < 4 * LIMIT_POLL_STREAK)
+		l->short_waits++;
+}
+
+/* A sleeping thread costs the next event a wake-up, on an idle CPU tens of microseconds: it is not worth lying down
+ * while events come at shorter intervals. */
+static int wait_events(struct loop *l)
+{
+	uint64_t before_us = clock_now_us(), after_us;
+	int wait, n = 0;
+
+	l->now_ms = before_us / 1000;
+	wait = wait_ms(l);
+	if (wait && l->poll_us && l->short_waits >= LIMIT_POLL_STREAK && before_us >= l->sleep_until_us)
+		n = wait_awake(l, before_us);
+	if (!n)
+		n = epoll_wait(l->epoll_fd, l->events, LOOP_EVENTS, wait);
+	after_us = clock_now_us();
+	if (wait)
+		count_wait(l, after_us - before_us);
+	account(l, before_us, after_us);
+	l->now_ms = after_us / 1000;
+	return n;
+}
+
 int loop_run(struct loop *l)
 {
 	__atomic_store_n(&l->running, true, __ATOMIC_RELEASE);
 	l->window_start_us = clock_now_us();
 	while (__atomic_load_n(&l->running, __ATOMIC_ACQUIRE)) {
-		uint64_t before_us = clock_now_us(), after_us;
-		int n;
+		int n = wait_events(l);
 
 		l->round++;
-		l->now_ms = before_us / 1000;
-		n = epoll_wait(l->epoll_fd, l->events, LOOP_EVENTS, wait_ms(l));
-		after_us = clock_now_us();
-		account(l, before_us, after_us);
-		l->now_ms = after_us / 1000;
 		if (n < 0 && errno != EINTR)
 			return -errno;
 		l->n_events = n < 0 ? 0 : n;

@@ -203,7 +203,10 @@ int worker_init(struct worker *w, struct engine *e, unsigned index)
 	if (!w->plaintext || !w->model || !w->verdicts)
 		return -ENOMEM;
 	r = loop_new(&w->loop);
-	return r;
+	if (r < 0)
+		return r;
+	loop_set_busy_poll(w->loop, e->cfg.busy_poll_us);
+	return 0;
 }
 
 /* On the worker's own thread, after its loop ended: what is open is reset. */

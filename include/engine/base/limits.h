@@ -27,6 +27,12 @@
 #define LIMIT_RELAY_SCARCE_BYTES 4096
 /* From this share of its time at work on a worker gets no more connections that another accepted. */
 #define LIMIT_WORKER_BUSY_PERCENT 90
+/* Waiting awake (--busy-poll): so many short waits in a row begin it. Whoever keeps the CPU for so long ends it for a
+ * while: a wake-up would have taken the CPU from them, asking again does not. */
+#define LIMIT_POLL_STREAK 8
+#define LIMIT_POLL_YIELDED_US 500
+#define LIMIT_POLL_PAUSE_US 10000
+#define LIMIT_POLL_PAUSE_MAX_US 1000000
 /* Connections accepted from one listener per event: then the other sockets get their turn. */
 #define LIMIT_ACCEPT_BATCH 64
 /* Pause after EMFILE/ENFILE/ENOMEM on accept (counter limit_descriptors). */

@@ -22,6 +22,7 @@ enum socket_role {
 
 struct engine_config {
 	unsigned workers;
+	unsigned busy_poll_us; /* loop_set_busy_poll */
 	uint64_t buffer_limit; /* bytes of stream data that all workers together may hold */
 	/* Of the tunnels' sockets (tcp(7) TCP_CONGESTION); NULL or empty: the system's. bbr without an fq qdisc paces
 	 * by a timer for every 64 KiB, which costs a fifth of the sender's CPU. Borrowed. */
