@@ -166,7 +166,8 @@ static bool read_from(struct node *n, struct admin_call *c, struct question *q)
 		return true;
 	}
 	admin_reply_error(c, EINVAL,
-			  "policy check: --from: %s: expected NAMESPACE/POD of a known pod, ip:ADDRESS or spiffe://...",
+			  "policy check: --from: %s: expected NAMESPACE/POD of a known pod, ip:ADDRESS or "
+			  "spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT",
 			  text);
 	return false;
 }

@@ -96,7 +96,8 @@
 	X(TLS_KEY_USAGE, "tls_key_usage", "peer certificate is not meant for this end of a connection")                \
 	X(TLS_PATH_LENGTH, "tls_path_length", "more CAs in the peer's chain than one of them allows below it")         \
 	X(TLS_EXTENSION, "tls_critical_extension", "peer's chain holds a critical extension that is not known here")   \
-	X(TLS_CHAIN_LIMIT, "tls_chain_limit", "peer presented more certificates than it may")
+	X(TLS_CHAIN_LIMIT, "tls_chain_limit", "peer presented more certificates than it may")                          \
+	X(TLS_REFUSED, "tls_refused_by_peer", "peer did not accept the certificate that it was shown")
 
 enum wr_reason {
 #define WR_REASON_ENUM(id, name, text) WR_REASON_##id,

@@ -301,12 +301,13 @@ def hints(m, here):
     """Commands that work as printed, from any folder. They are not wrapped: somebody copies them."""
     set_up = "export PATH=%s:$PATH WARREN_RUN_DIR=%s WARREN_NODE=%s" % tuple(shlex.quote(v) for v in (mesh.BUILD, m.run_dir, m.node_name(1)))
     print("\nStill running. %s" % ("In this shell:" if here else "In a shell:\n  " + set_up))
-    for command in ["warrenctl status", "warrenctl --node=%s pod list" % m.node_name(2), "warrenctl help",
+    for command in ["warrenctl status", "warrenctl --node=%s pod list" % m.node_name(2), "warrenctl help", "warrenctl prove sleep",
+                    "warrenctl --node=%s policy check --from=demo/sleep --to=demo/web-v1:8080" % m.node_name(2),
                     "nsenter --net=%s curl http://10.96.0.10/" % m.pods["sleep"].netns,
                     "nsenter --net=%s tcpdump -ni to-n2 tcp" % m.node_netns(1),
                     "tail -f %s" % " ".join(a.access_log for a in m.agents.values())]:
         print("  " + command)
-    print("Edit %s/legacy.yaml, for example its label." % m.config)
+    print("Edit %s/legacy.yaml, for example its label, or put a policy beside it." % m.config)
     if here:
         print("In another shell first:\n  %s\n`exit` ends the demo." % set_up)
     else:

@@ -271,10 +271,33 @@ def test_lint(_):
         with open(bad) as f:
             r = Result(["policy", "lint", "-"], stdin=f)
         check(r.code == NOT_SO and "-:1: refused: AuthorizationPolicy demo/bad: spec.rules: missing" in r.out, "from kubectl's hand", r)
+        nameless = write("nameless.yaml", "kind: AuthorizationPolicy\nmetadata: {namespace: demo}\n")
+        r = Result(["policy", "lint", nameless])
+        check("%s:1: refused: AuthorizationPolicy demo/?: apiVersion: missing: AuthorizationPolicy is read as security.istio.io/v1\n" % nameless in r.out, "without name and version", r)
+        template = write("template.yaml", "metadata:\n  name: {{ .Values.name }}\n")
+        r = Result(["policy", "lint", template])
+        check("%s:2: refused: a key must be a plain name; a template must be filled in first\n" % template in r.out, "a template", r)
         r = Result(["policy", "lint"])
         check(r.code == USAGE and "name a file" in r.err, "no file", r)
         r = Result(["policy", "list", "-f", good])
         check(r.code == USAGE and "-f" in r.err, "-f is lint's", r)
+
+
+def test_from_outside_the_nodes_network(m):
+    """The agent's network namespace is where a pod's link ends: whoever asks from another one sees the same."""
+    here = os.readlink("/proc/self/ns/net")
+    check(os.stat(m.node_netns(1)).st_ino != int(re.search(r"\d+", here)[0]), "another one", here)
+    r = ctl(m, "doctor")
+    check(r.code == OK and not re.search(r"^link ", r.out, re.M), "no link without an end", r)
+    r = ctl(m, "prove", "client")
+    check(r.code == OK and "\n0 of " in r.out and "link enforced" in r.out, "and it can be tried", r)
+
+
+def test_help_of_one_object(_):
+    r = Result(["prove", "help"])
+    check(r.code == OK and "\nprove: " in r.out and "\npolicy check: " not in r.out and "\nExit: " in r.out, "its own notes", r)
+    r = Result(["help"])
+    check(r.code == OK and "\nprove: " in r.out and "\npolicy check: " in r.out and "\npod release --all: " in r.out, "all of them", r)
 
 
 def test_memory(m):

@@ -275,8 +275,13 @@ def test_check(m):
                       ["--to=demo/server:7"], ["--from=ip:1.2.3", "--to=demo/server:7"]):
             code, text = ctl(m, "policy", "check", *wrong)
             check(code == 2, "an error", wrong, text)
+        code, text = ctl(m, "policy", "check", "--from=spiffe://nobody", "--to=demo/server:7")
+        check(code == 2 and "spiffe://DOMAIN/ns/NAMESPACE/sa/ACCOUNT" in text, "no identity, and how one looks", text)
         code, text = ctl(m, "--node=nowhere", "policy", "check", "--from=demo/client", "--to=demo/server:7")
         check(code == 2 and "nowhere" in text, "no agent is an error, too", text)
+    with Policies(m, authorization("not-8", "DENY", [{"to": [{"operation": {"ports": ["8"]}}]}])):
+        code, text = ctl(m, "policy", "check", "--from=demo/client", "--to=demo/server:7")
+        check(code == 0 and re.search(r"^  peer_authentication +none \(PERMISSIVE\): pass$", text, re.M), "the mode that nobody asked for", text)
 
 
 def test_check_of_a_shared_address(m):

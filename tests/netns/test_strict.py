@@ -136,17 +136,23 @@ def verdicts(m):
     return {(r["outcome"], r.get("reason"), r["policy"], r.get("rule"), r.get("field")): r["count"] for r in m.agents[1].json("policy", "verdicts")}
 
 
+def in_status(m):
+    return m.agents[1].json("status")["counters"].get("mtls_required", 0)
+
+
 def test_told_as_the_agent_tells_it(m):
     """Line, trace and counter are the same whoever refused: with too many ports for the kernel's map it is the agent."""
     callers = [m.pod("told%d" % i, 2, enrolled=False, known=False) for i in range(2)]
     strict(m)
-    before = count(m, "mtls_required")
+    before, total = count(m, "mtls_required"), in_status(m)
     by_kernel = denied_once(m, callers[0])
     check(count(m, "mtls_required") == before + 1, "by the kernel")
+    check(in_status(m) == total + 1, "in status, too", total, in_status(m))
     authentication(m, "STRICT", {port: "PERMISSIVE" for port in range(20000, 20000 + 16385)})
     eventually(lambda: kernel(m)["mtls"] == "permissive", 10 if not SANITIZER else 60, "the kernel leaves it to the agent")
     by_agent = denied_once(m, callers[1])
     check(count(m, "mtls_required") == before + 1, "by the agent")
+    check(in_status(m) == total + 2, "and there both count", total, in_status(m))
     for what, a, b in zip(("line", "record", "counter"), by_kernel, by_agent):
         check(a == b, "the same " + what, a, b)
     line, record, row = by_kernel

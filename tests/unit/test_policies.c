@@ -287,6 +287,8 @@ static void what_never_was_valid_closes_its_scope(void **state)
 	load(PODS "---\napiVersion: security.istio.io/v2\nkind: AuthorizationPolicy\nmetadata: {name: n, namespace: "
 		  "bank}\n");
 	assert_int_equal(reason("bank/other"), WR_REASON_POLICY_INVALID);
+	load(PODS "---\nkind: PeerAuthentication\nmetadata: {name: n, namespace: bank}\nspec: {}\n");
+	assert_int_equal(reason("bank/other"), WR_REASON_POLICY_INVALID);
 	load(PODS POLICY("p", "shop", "{targetRefs: [{kind: Service, group: '', name: w}], rules: [{form: []}]}"));
 	assert_null(set_of("shop/web"));
 }

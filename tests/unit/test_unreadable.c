@@ -293,6 +293,33 @@ static void it_is_listed(void **state)
 	cJSON_Delete(list);
 }
 
+/* The row of the first document of b.yaml that is refused. */
+static bool says_kept(void)
+{
+	cJSON *list = store_dump(&store), *i;
+	bool kept = false, found = false;
+
+	cJSON_ArrayForEach(i, list) {
+		if (found || strcmp(decode_string(i, "file", ""), "b.yaml") || !get(i, STORE_KEPT))
+			continue;
+		found = true;
+		kept = cJSON_IsTrue(get(i, STORE_KEPT));
+	}
+	cJSON_Delete(list);
+	assert_true(found);
+	return kept;
+}
+
+static void only_what_was_read_is_called_kept(void **state)
+{
+	(void)state;
+	LOAD(good, {"b.yaml", POLICY("q", "bank", BROKEN), 0});
+	assert_false(says_kept());
+	LOAD(good, {"b.yaml", POLICY("q", "bank", DENY_ALL), 0});
+	LOAD(good, {"b.yaml", POLICY("q", "bank", BROKEN), 0});
+	assert_true(says_kept());
+}
+
 static void a_refused_update_alarms(void **state)
 {
 	(void)state;
@@ -340,6 +367,7 @@ int main(void)
 		TEST(what_was_read_well_stays_in_force),
 		TEST(renamed_and_broken_in_one_step),
 		TEST(it_is_listed),
+		TEST(only_what_was_read_is_called_kept),
 		TEST(a_refused_update_alarms),
 		TEST(after_a_restart),
 	};

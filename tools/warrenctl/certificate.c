@@ -33,7 +33,8 @@ int certificate_revoke(struct ctl *c, const char *arg)
 	if (r)
 		return ctl_say(c, r);
 	if (!ctl_print_json(c, result))
-		printf("%.0f certificates revoked\n", number_of(result, "revoked"));
+		printf("%.0f certificate%s revoked\n", number_of(result, "revoked"),
+		       number_of(result, "revoked") == 1 ? "" : "s");
 	cJSON_Delete(result);
 	return CTL_OK;
 }

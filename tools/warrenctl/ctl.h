@@ -70,6 +70,8 @@ void client_pin_path(const struct ctl *c, const char *node, char *buf, size_t si
 /* As above for what needs pins in place of an agent: of several nodes without one it is the only one that has
  * pins, which a remark names. */
 int client_find_pins(struct ctl *c);
+/* Into the network namespace of the node's agent, where the pods' links end; without an agent nothing happens. */
+void client_enter_network(const struct ctl *c);
 
 /* --- table.c: rows of text with aligned columns --- */
 struct column {

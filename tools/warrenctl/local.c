@@ -20,6 +20,7 @@ static int open_pins(struct ctl *c, struct capture **ret)
 
 	if (r)
 		return r;
+	client_enter_network(c);
 	r = capture_open_readonly(c->node, c->pin_dir, ret, &error);
 	if (r < 0)
 		return ctl_error(c, r == -ENOENT ? CTL_NO_AGENT : CTL_MISSING, "%s", error ? error : strerror(-r));

@@ -65,6 +65,29 @@ static void print_commands(const char *object)
 	}
 }
 
+/* What the table has no room for: all of it, or of one object. */
+static void print_notes(const char *object)
+{
+	static const struct {
+		const char *object, *text;
+	} notes[] = {
+		{"policy",
+		 "policy check: WHO is NAMESPACE/POD, ip:ADDRESS (in plaintext) or spiffe://...; --plaintext: a pod\n"
+		 "without its identity. TO is NAMESPACE/POD:PORT. Exit: 0 allowed, 1 denied, 2 cannot tell.\n"},
+		{"pod",
+		 "pod release --all: without an agent it also removes what the node itself has in the kernel.\n"},
+		{"prove",
+		 "prove: `prove NAME` will do. It sends from the pod's network namespace what a process with\n"
+		 "CAP_NET_RAW could: packet sockets, raw sockets, the agent's marks, foreign sources. A witness on\n"
+		 "the node's end of the pod's link counts what gets out and ends it there. Exit: 0 nothing got out,\n"
+		 "1 something did, 2 cannot tell.\n"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(notes); i++)
+		if (!object || !strcmp(object, notes[i].object))
+			printf("%s%s", object || !i ? "\n" : "", notes[i].text);
+}
+
 static int help(const char *object)
 {
 	printf("Usage: warrenctl [OPTION]... OBJECT [COMMAND] [ARGUMENT]\n\n");
@@ -75,14 +98,9 @@ static int help(const char *object)
 	       "  -V, --version    -h, --help      --pin-dir PATH   default /sys/fs/bpf\n"
 	       "  -f, --file FILE  a manifest to lint\n\n"
 	       "WARREN_NODE, WARREN_RUN_DIR and WARREN_PIN_DIR stand for an option that is not given. When no\n"
-	       "node is named it is the one under the run directory that has an agent, or else pins.\n\n"
-	       "policy check: WHO is NAMESPACE/POD, ip:ADDRESS (in plaintext) or spiffe://...; --plaintext: a pod\n"
-	       "without its identity. TO is NAMESPACE/POD:PORT. Exit: 0 allowed, 1 denied, 2 cannot tell.\n"
-	       "pod release --all: without an agent it also removes what the node itself has in the kernel.\n"
-	       "prove: sends from the pod's network namespace what a process with CAP_NET_RAW could: packet\n"
-	       "sockets, raw sockets, the agent's marks, foreign sources. A witness on the node's end of the pod's\n"
-	       "link counts what gets out and ends it there. Exit: 0 nothing got out, 1 something did, 2 cannot "
-	       "tell.\n\n"
+	       "node is named it is the one under the run directory that has an agent, or else pins.\n");
+	print_notes(object);
+	printf("\n"
 	       "Exit: 0 ok, 1 not so or not up, 2 usage, 3 no agent, 4 the agent refused, 5 privilege or kernel\n"
 	       "feature missing, 6 no usable answer from the agent within 10 s, or the output cannot be written.\n"
 	       "An error is one line on stderr, with -j and -p {\"error\": TEXT} on stdout.\n");

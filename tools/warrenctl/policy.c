@@ -174,7 +174,8 @@ static void print_finding(const cJSON *doc, const char *word, double line, const
 		len = (int)(mark - reason);
 	printf("%s:%d: %s: ", text_of(doc, "file"), at, word);
 	if (*text_of(doc, "kind"))
-		printf("%s %s/%s: ", text_of(doc, "kind"), text_of(doc, "namespace"), text_of(doc, "name"));
+		printf("%s %s/%s: ", text_of(doc, "kind"), text_of(doc, "namespace"),
+		       *text_of(doc, "name") ? text_of(doc, "name") : "?");
 	printf("%.*s\n", len, reason);
 }
 

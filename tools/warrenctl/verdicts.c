@@ -20,13 +20,15 @@ static void print_step(const cJSON *s)
 	printf("  %-20s", text_of(s, "step"));
 	if (*text_of(s, "policy"))
 		printf(" %s", text_of(s, "policy"));
+	else if (*text_of(s, "value"))
+		printf(" none");
 	if (member(s, "rule"))
 		printf(" rule %.0f", number_of(s, "rule"));
 	if (*text_of(s, "field"))
 		printf(" %s", text_of(s, "field"));
 	if (*text_of(s, "value"))
 		printf(" (%s)", text_of(s, "value"));
-	printf("%s %s\n", *text_of(s, "policy") || *text_of(s, "field") ? ":" : "", text_of(s, "result"));
+	printf("%s %s\n", *text_of(s, "policy") || *text_of(s, "value") ? ":" : "", text_of(s, "result"));
 }
 
 static void print_verdict(const cJSON *v)

@@ -128,7 +128,7 @@ static void renewal_failed(struct entry *e, char *error)
 		e->retry_ms = RETRY_MAX_MS;
 	log_error("identity", "%s: cannot renew: %s; %s, next try in %u s", e->spiffe, e->error,
 		  expired ? "its certificate has expired and its traffic is refused"
-			  : "the present certificate serves until it expires",
+			  : "the present certificate serves until it expires or is revoked",
 		  e->retry_ms / 1000);
 	renew_in(e, e->retry_ms);
 }
@@ -264,7 +264,8 @@ void cert_store_alarms(struct cert_store *s, struct cJSON *list)
 		format_time(e->id->not_after, end);
 		if (asprintf(&text, "certificate of %s cannot be renewed: %s; %s %s%s", e->spiffe, e->error,
 			     e->id->not_after <= time(NULL) ? "it expired at" : "it serves until", end,
-			     e->id->not_after <= time(NULL) ? " and its traffic is refused" : "") < 0)
+			     e->id->not_after <= time(NULL) ? " and its traffic is refused"
+							    : ", unless it was revoked") < 0)
 			text = NULL;
 		else
 			cJSON_AddItemToArray(list, cJSON_CreateString(text));

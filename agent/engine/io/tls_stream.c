@@ -233,6 +233,32 @@ int tls_stream_handshake(struct tls_stream *t)
 	return t->error ? t->error : -ECONNRESET;
 }
 
+/* Of the error that is queued: an alert about the certificate that we presented (RFC 8446 6.2). */
+static bool is_certificate_alert(void)
+{
+	switch (ERR_GET_REASON(ERR_peek_error())) {
+	case SSL_R_SSLV3_ALERT_BAD_CERTIFICATE:
+	case SSL_R_SSLV3_ALERT_UNSUPPORTED_CERTIFICATE:
+	case SSL_R_SSLV3_ALERT_CERTIFICATE_REVOKED:
+	case SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED:
+	case SSL_R_SSLV3_ALERT_CERTIFICATE_UNKNOWN:
+	case SSL_R_TLSV1_ALERT_UNKNOWN_CA:
+	case SSL_R_TLSV1_ALERT_ACCESS_DENIED:
+	case SSL_R_TLSV13_ALERT_CERTIFICATE_REQUIRED:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static int read_failure(const struct tls_stream *t)
+{
+	bool rejected = is_certificate_alert();
+
+	ERR_clear_error();
+	return t->eof ? -EPIPE : rejected ? -EKEYREJECTED : -EPROTO;
+}
+
 ssize_t tls_stream_read(struct tls_stream *t, uint8_t *buf, size_t size)
 {
 	size_t got = 0;
@@ -264,8 +290,7 @@ ssize_t tls_stream_read(struct tls_stream *t, uint8_t *buf, size_t size)
 			t->eof = true;
 			return t->error ? t->error : -EPIPE;
 		case SSL_ERROR_SSL:
-			ERR_clear_error();
-			return t->eof ? -EPIPE : -EPROTO;
+			return read_failure(t);
 		default:
 			ERR_clear_error();
 			return t->error ? t->error : -EPIPE;

@@ -388,6 +388,7 @@ void inbound_denied_early(struct pod *p, const struct ip_port *src, const struct
 
 	admission_refused(p, src, dst, times, &v);
 	r.reason = v.reason;
+	reason_count_times(v.reason, times);
 	if (times > 1) {
 		snprintf(more, sizeof(more), "%" PRIu64 " more since the last line", times - 1);
 		r.detail = more;

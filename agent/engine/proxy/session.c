@@ -188,7 +188,9 @@ static bool read_some(struct tunnel *t)
 	if (n == 0)
 		return false;
 	if (n < 0) {
-		tunnel_fail(t, n == -EPROTO ? WR_REASON_TLS_PROTOCOL : WR_REASON_TUNNEL_LOST);
+		tunnel_fail(t, n == -EPROTO	    ? WR_REASON_TLS_PROTOCOL
+			       : n == -EKEYREJECTED ? WR_REASON_TLS_REFUSED
+						    : WR_REASON_TUNNEL_LOST);
 		return false;
 	}
 	t->heard_ms = worker_now_ms(w);

@@ -159,8 +159,10 @@ static bool fields_of(struct check *c, const char *where, const cJSON *o, const 
 						    advice(i->string, names, hint, sizeof(hint)));
 			check_warn(c, at, "%s%s%s: unknown field, ignored", where, dot, i->string);
 		} else if (cJSON_IsNull(i) && i->string && refused != MISSPELT) {
-			return check_refuse(c, at, "%s%s%s: has no value: give it one, or leave it out", where, dot,
-					    i->string);
+			return check_refuse(c, at,
+					    "%s%s%s: has no value: give it one, indent what belongs to it deeper, "
+					    "or leave it out",
+					    where, dot, i->string);
 		}
 	}
 	return true;

@@ -372,6 +372,10 @@ static int check_kind(struct check *c, const cJSON *tree, size_t i, const char *
 		check_refuse(c, get(tree, "kind"), "kind: %s: unknown, did you mean %s?", kind, kinds[i].name);
 		return -EINVAL;
 	}
+	if (!*api) {
+		check_refuse(c, tree, "apiVersion: missing: %s is read as %s", kinds[i].name, kinds[i].api);
+		return -EINVAL;
+	}
 	if (strcmp(kinds[i].api, api) && (!kinds[i].older_api || strcmp(kinds[i].older_api, api))) {
 		check_refuse(c, get(tree, "apiVersion"), "apiVersion: %s is read as %s, not %s", kinds[i].name,
 			     kinds[i].api, api);
@@ -392,13 +396,14 @@ static int check_kind(struct check *c, const cJSON *tree, size_t i, const char *
 
 int decode_check(const cJSON *tree, struct judgement *ret)
 {
-	const char *kind = decode_string(tree, "kind", NULL), *api = decode_string(tree, "apiVersion", NULL);
+	const char *kind = decode_string(tree, "kind", NULL), *api = decode_string(tree, "apiVersion", "");
 	struct check c = {.warnings = cJSON_CreateArray()};
-	size_t i = kind && api ? find_kind(tree, kind, api) : ARRAY_SIZE(kinds);
+	/* By the kind alone, too: a policy that names no apiVersion is meant to be one. */
+	size_t i = kind ? find_kind(tree, kind, api) : ARRAY_SIZE(kinds);
 	int r;
 
 	*ret = (struct judgement){.kind = i < ARRAY_SIZE(kinds) ? kinds[i].kind : KIND_OTHER};
-	if (!cJSON_IsObject(tree) || !kind || !api) {
+	if (!cJSON_IsObject(tree) || !kind || (!*api && i == ARRAY_SIZE(kinds))) {
 		check_refuse(&c, tree, "%s: missing", !kind ? "kind" : "apiVersion");
 		r = -EINVAL;
 	} else if (i == ARRAY_SIZE(kinds)) {

@@ -4,7 +4,7 @@
 #include "resource.h"
 #include "yaml.h"
 
-/* Field of the dump: an older version counts. */
+/* Field of the dump: whether an older version counts. What cannot be parsed has it, true or not. */
 #define STORE_KEPT "last_good_in_force"
 /* Field of the dump: what cannot be read there names a policy, or could not even be looked at. */
 #define STORE_MAY_BE_POLICY "may_be_policy"

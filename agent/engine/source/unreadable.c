@@ -117,9 +117,9 @@ static bool holds_any(const struct store *s, const char *file)
 static void keep(struct store *s, const char *file, const struct yaml_error *error, bool policy)
 {
 	cJSON *p = store_add_problem(s, NULL, RESOURCE_REFUSED, file, error->line, error->reason);
-	bool news;
+	bool kept = holds_any(s, file), news;
 
-	cJSON_AddTrueToObject(p, STORE_KEPT);
+	cJSON_AddBoolToObject(p, STORE_KEPT, kept);
 	if (policy)
 		cJSON_AddTrueToObject(p, STORE_MAY_BE_POLICY);
 	news = store_is_news(s, p);
@@ -127,8 +127,7 @@ static void keep(struct store *s, const char *file, const struct yaml_error *err
 		remember(s, file, error, news);
 	if (news && !s->quiet)
 		log_error("source", "%s%s:%d: %s; %s", policy ? "ALARM: " : "", file, error->line, error->reason,
-			  holds_any(s, file) ? "what this file held before stays in force"
-					     : "nothing of this document is in force");
+			  kept ? "what this file held before stays in force" : "nothing of this document is in force");
 }
 
 void store_put_broken(struct store *s, const char *file, const struct yaml_error *error)

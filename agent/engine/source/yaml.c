@@ -247,7 +247,8 @@ static int mapping(struct reader *r, int line, int depth, cJSON **ret)
 			return 0;
 		}
 		if (key.type != YAML_SCALAR_EVENT) {
-			e = fail(r, line_of(r, &key.start_mark), "a key must be a plain name");
+			e = fail(r, line_of(r, &key.start_mark),
+				 "a key must be a plain name; a template must be filled in first");
 			yaml_event_delete(&key);
 			break;
 		}

@@ -25,8 +25,13 @@ const char *reason_text(enum wr_reason r)
 
 void reason_count(enum wr_reason r)
 {
+	reason_count_times(r, 1);
+}
+
+void reason_count_times(enum wr_reason r, uint64_t times)
+{
 	if ((unsigned)r < WR_REASON_MAX_)
-		atomic_fetch_add_explicit(&counters[r], 1, memory_order_relaxed);
+		atomic_fetch_add_explicit(&counters[r], times, memory_order_relaxed);
 }
 
 uint64_t reason_counter(enum wr_reason r)

@@ -34,8 +34,8 @@ static inline void tls_stream_readable(struct tls_stream *t)
 {
 	t->drained = t->dry = false;
 }
-/* Fills `buf` with as much plaintext as is there now. >0 bytes, 0 nothing now, -EPIPE end of stream, -errno, -EPROTO.
- */
+/* Fills `buf` with as much plaintext as is there now. >0 bytes, 0 nothing now, -EPIPE end of stream, -errno, -EPROTO,
+ * -EKEYREJECTED the peer did not accept our certificate: in TLS 1.3 a client learns it after its handshake only. */
 ssize_t tls_stream_read(struct tls_stream *t, uint8_t *buf, size_t size);
 /* Between begin and end, bytes are encrypted and gathered; end sends. Small pieces are joined into one record.
  * write: 0 or -errno. end: 0 all sent, -EAGAIN some wait in pending (watch for EPOLLOUT, then tls_stream_flush),
