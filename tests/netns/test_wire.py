@@ -111,6 +111,12 @@ def test_refused_tls12(m):
     refused(m, "tls_version", "-tls1_2", "-cert", m.good, "-key", m.good)
 
 
+def test_refused_by_the_caller(m):
+    """A caller that does not believe us is no caller of an unknown CA: the log must not send anybody after its certificate."""
+    certs.write_plugin_ca(m.dir + "/not-ours")
+    refused(m, "tls_refused_by_peer", "-cert", m.good, "-key", m.good, "-CAfile", certs.root_file(m.dir + "/not-ours"), "-verify_return_error")
+
+
 def turned_away(m, pem, reason, detail):
     """A caller with these certificates hears nothing of HTTP/2; the counter and its access line say what is wrong with them."""
     agent = m.agents[2]

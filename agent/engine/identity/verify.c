@@ -270,7 +270,7 @@ int identity_verify_callback(X509_STORE_CTX *ctx, void *arg)
 	return 0;
 }
 
-/* What a fatal alert from the peer, or our own finding, says. */
+/* What a fatal alert from the peer, or our own finding, says, other than about certificates. */
 static enum wr_reason queue_reason(unsigned long e)
 {
 	switch (ERR_GET_REASON(e)) {
@@ -282,14 +282,7 @@ static enum wr_reason queue_reason(unsigned long e)
 	case SSL_R_NO_PROTOCOLS_AVAILABLE:
 		return WR_REASON_TLS_VERSION;
 	case SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE:
-	case SSL_R_TLSV13_ALERT_CERTIFICATE_REQUIRED:
 		return WR_REASON_TLS_NO_CERT;
-	case SSL_R_TLSV1_ALERT_UNKNOWN_CA:
-		return WR_REASON_TLS_UNKNOWN_CA;
-	case SSL_R_SSLV3_ALERT_CERTIFICATE_EXPIRED:
-		return WR_REASON_TLS_EXPIRED;
-	case SSL_R_SSLV3_ALERT_CERTIFICATE_REVOKED:
-		return WR_REASON_TLS_REVOKED;
 	/* The only message that may come near this size is the certificate's. */
 	case SSL_R_EXCESSIVE_MESSAGE_SIZE:
 		return WR_REASON_TLS_CHAIN_LIMIT;

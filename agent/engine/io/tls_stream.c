@@ -214,25 +214,6 @@ int tls_stream_flush(struct tls_stream *t)
 	return 0;
 }
 
-int tls_stream_handshake(struct tls_stream *t)
-{
-	int r;
-
-	ERR_clear_error();
-	r = SSL_do_handshake(t->ssl);
-	int err = r == 1 ? SSL_ERROR_NONE : SSL_get_error(t->ssl, r);
-	/* The reason is for the caller to read; an alert may wait to be sent. */
-	int f = tls_stream_flush(t);
-
-	if (r == 1)
-		return f == -EAGAIN ? 1 : (f ? f : 1);
-	if (err == SSL_ERROR_WANT_READ || err == SSL_ERROR_WANT_WRITE)
-		return f == -EAGAIN ? 0 : f;
-	if (err == SSL_ERROR_SSL)
-		return -EPROTO;
-	return t->error ? t->error : -ECONNRESET;
-}
-
 /* Of the error that is queued: an alert about the certificate that we presented (RFC 8446 6.2). */
 static bool is_certificate_alert(void)
 {
@@ -251,12 +232,40 @@ static bool is_certificate_alert(void)
 	}
 }
 
-static int read_failure(const struct tls_stream *t)
+/* What a failure of OpenSSL's comes to: its queue is cleared if nobody is to look at it. */
+static int failure(void)
 {
-	bool rejected = is_certificate_alert();
+	if (!is_certificate_alert())
+		return -EPROTO;
+	ERR_clear_error();
+	return -EKEYREJECTED;
+}
+
+int tls_stream_handshake(struct tls_stream *t)
+{
+	int r;
 
 	ERR_clear_error();
-	return t->eof ? -EPIPE : rejected ? -EKEYREJECTED : -EPROTO;
+	r = SSL_do_handshake(t->ssl);
+	int err = r == 1 ? SSL_ERROR_NONE : SSL_get_error(t->ssl, r);
+	/* The reason is for the caller to read; an alert may wait to be sent. */
+	int f = tls_stream_flush(t);
+
+	if (r == 1)
+		return f == -EAGAIN ? 1 : (f ? f : 1);
+	if (err == SSL_ERROR_WANT_READ || err == SSL_ERROR_WANT_WRITE)
+		return f == -EAGAIN ? 0 : f;
+	if (err == SSL_ERROR_SSL)
+		return failure();
+	return t->error ? t->error : -ECONNRESET;
+}
+
+static int read_failure(const struct tls_stream *t)
+{
+	int r = failure();
+
+	ERR_clear_error();
+	return t->eof ? -EPIPE : r;
 }
 
 ssize_t tls_stream_read(struct tls_stream *t, uint8_t *buf, size_t size)

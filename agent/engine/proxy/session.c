@@ -252,8 +252,9 @@ static void handshake(struct tunnel *t)
 	int r = tls_stream_handshake(&t->tls);
 
 	if (r < 0) {
-		enum wr_reason reason =
-			r == -EPROTO ? tls_verify_reason(t->tls.ssl, &t->verify) : WR_REASON_TUNNEL_LOST;
+		enum wr_reason reason = r == -EPROTO	     ? tls_verify_reason(t->tls.ssl, &t->verify)
+					: r == -EKEYREJECTED ? WR_REASON_TLS_REFUSED
+							     : WR_REASON_TUNNEL_LOST;
 
 		tunnel_fail(t, reason);
 		return;

@@ -27,7 +27,8 @@ struct tls_stream {
 /* Takes over `ssl`, borrows `fd` (connected, non-blocking). 0 or -ENOMEM (ssl is freed then). */
 int tls_stream_init(struct tls_stream *t, SSL *ssl, int fd);
 void tls_stream_done(struct tls_stream *t);
-/* One step of the handshake: 1 finished, 0 waiting for the peer, -EPROTO failed (see tls_verify_reason), -errno. */
+/* One step of the handshake: 1 finished, 0 waiting for the peer, -EPROTO failed (see tls_verify_reason), -EKEYREJECTED
+ * the peer did not accept our certificate, -errno. */
 int tls_stream_handshake(struct tls_stream *t);
 /* The descriptor became readable: the next read asks the socket again. */
 static inline void tls_stream_readable(struct tls_stream *t)
