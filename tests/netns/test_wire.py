@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What crosses the link and who is let in: seen from outside, by a capture, openssl s_client and another HTTP/2 stack."""
+import contextlib
 import datetime
 import errno
 import os
 import re
 import socket
 import ssl
+import struct
 import subprocess
 import time
 
@@ -463,6 +465,61 @@ def test_server_ends_then_cancels(m):
         except OSError as e:
             check(False, "FIN, not %s, after %d of %d bytes" % (e, len(got), len(blob)), s.errors)
     check(got == blob, "every byte", len(got))
+
+
+def test_last_words_of_a_server(m):
+    """A server ends all streams at once and resets the tunnel, while callers still speak: what was read and waits for a
+    later round is heard, too."""
+    lone, streams, word = m.pods["lone"], 400, b"the last word"
+
+    class Ends(hbone.Server):
+        open = ()
+
+        def _event(self, c, e):
+            if isinstance(e, h2.events.RequestReceived):
+                if not self.open:
+                    c.update_settings({h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: 1000})
+                c.send_headers(e.stream_id, [(":status", "200")])
+                self.open += (e.stream_id,)
+            elif isinstance(e, h2.events.DataReceived):
+                self.received += e.data
+                if len(self.received) >= 3 * streams:
+                    self.end_all(c)
+
+        def end_all(self, c):
+            for i in self.open:
+                c.send_data(i, word, end_stream=True)
+                c.reset_stream(i, 0)
+            self.live[-1].sendall(c.data_to_send())
+            self.live[-1].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.live[-1].close()
+
+    with Ends(lone, certs.issue(certs.load_ca(m.ca), lone.identity, m.dir + "/lone5.pem"), m.root) as s:
+        callers = []
+        for n in range(streams):
+            callers.append(m.pods["client"].connect(lone.ip, 7))
+            callers[-1].setblocking(False)
+            eventually(lambda: n or s.open, 5, "the first is open")
+        eventually(lambda: len(s.open) == streams, 5, "all are open")
+        texts = dict.fromkeys(callers, b"")
+        while callers:
+            for k in list(callers):
+                try:
+                    part = k.recv(100)
+                except BlockingIOError:
+                    with contextlib.suppress(OSError):
+                        k.send(b"y")
+                    continue
+                except OSError:
+                    part = b""
+                texts[k] += part
+                if not part:
+                    callers.remove(k)
+        check(s.connections == 1, "one tunnel", s.connections)
+        heard = list(texts.values()).count(word)
+        for k in texts:
+            k.close()
+        check(heard == streams, "every caller hears it", heard, s.errors)
 
 
 def test_goaway_with_a_lower_last_stream(m):

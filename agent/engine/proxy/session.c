@@ -8,6 +8,7 @@
 #include "engine/base/cleanup.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -15,6 +16,8 @@
 #define READ_ROUNDS 8
 
 static const struct h2_events h2_handlers;
+
+static void lose(struct tunnel *t);
 
 /* --- writing --- */
 
@@ -59,7 +62,7 @@ static void send_frames(struct tunnel *t)
 	r = h2_send(t->h2);
 	e = tls_stream_end(&t->tls);
 	if (e < 0 && e != -EAGAIN) {
-		tunnel_fail(t, WR_REASON_TUNNEL_LOST);
+		lose(t);
 		return;
 	}
 	if (r < 0) {
@@ -69,7 +72,9 @@ static void send_frames(struct tunnel *t)
 	watch_for(t);
 	if (t->paused && !tls_stream_blocked(&t->tls))
 		loop_defer(t->pod->w->loop, &t->flush);
-	if (h2_finished(t->h2) || (t->goaway && !t->n_conns && !tls_stream_blocked(&t->tls) && !h2_want_write(t->h2)))
+	/* What is kept may be a request from before the peer knew. */
+	if (h2_finished(t->h2) ||
+	    (t->goaway && !t->n_conns && !t->rest && !tls_stream_blocked(&t->tls) && !h2_want_write(t->h2)))
 		tunnel_fail(t, WR_REASON_NONE);
 }
 
@@ -123,20 +128,22 @@ static void say_why(struct tunnel *t)
 }
 
 /* This tunnel's share of the frames that begin or end streams in this round. */
-static unsigned turns_of_round(struct worker *w)
+static unsigned turns_of_round(const struct tunnel *t)
 {
+	struct worker *w = t->pod->w;
+
 	if (w->turns_round != loop_round(w->loop)) {
 		w->turns_round = loop_round(w->loop);
 		w->turns = LIMIT_TURNS_A_ROUND;
 	}
-	return 1 + w->turns / 2;
+	return t->lost ? UINT_MAX : 1 + w->turns / 2;
 }
 
 /* As many of the bytes as this round allows: their number, or negative, and the tunnel has ended. */
 static ssize_t parse(struct tunnel *t, const uint8_t *data, size_t len)
 {
 	struct worker *w = t->pod->w;
-	unsigned share = turns_of_round(w), left = share;
+	unsigned share = turns_of_round(t), left = share;
 	ssize_t n = h2_recv(t->h2, data, len, worker_now_ms(w), &left);
 
 	w->turns -= share - left < w->turns ? share - left : w->turns;
@@ -212,6 +219,16 @@ static void read_frames(struct tunnel *t)
 	/* The socket may be empty while OpenSSL still holds records: epoll would not say so. */
 	t->read_more = true;
 	session_flush_soon(t);
+}
+
+/* The peer hears nothing any more. Its last words, which came before, still count: also what would wait for later
+ * rounds, as there are none. */
+static void lose(struct tunnel *t)
+{
+	t->lost = true;
+	tls_stream_readable(&t->tls);
+	read_frames(t);
+	tunnel_fail(t, WR_REASON_TUNNEL_LOST);
 }
 
 void session_flush(struct tunnel *t)
@@ -317,7 +334,7 @@ void session_event(struct watch *w, uint32_t events)
 	if (events & EPOLLOUT) {
 		r = tls_stream_flush(&t->tls);
 		if (r < 0 && r != -EAGAIN) {
-			tunnel_fail(t, WR_REASON_TUNNEL_LOST);
+			lose(t);
 			return;
 		}
 		watch_for(t);
@@ -333,7 +350,9 @@ void session_event(struct watch *w, uint32_t events)
 
 static void on_request(void *owner, int32_t id, const struct h2_headers *h, bool end_stream)
 {
-	inbound_request(owner, id, h, end_stream);
+	/* Nobody would hear the answer. */
+	if (!((struct tunnel *)owner)->lost)
+		inbound_request(owner, id, h, end_stream);
 }
 
 static void on_response(void *owner, int32_t id, void *stream, const struct h2_headers *h)

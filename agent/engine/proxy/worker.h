@@ -181,6 +181,7 @@ struct tunnel {
 	uint8_t state;
 	uint8_t knocks; /* SYNs after the first that were not the kernel's */
 	bool server, goaway, retiring, ping_sent, paused, read_more;
+	bool lost;		      /* its socket takes nothing any more */
 	bool left;		      /* in worker->tunnels_left: its last connection takes it along */
 	struct ip_port local, remote; /* while it is dialled `local` is where the client is */
 	char *expected;		      /* client role: identity that the server must prove */
