@@ -130,9 +130,10 @@ static void publish(struct source *s)
 	model_delta_free(d);
 }
 
+/* Also while the folder cannot be read: all that was read of it before is in force. */
 static void save(struct source *s)
 {
-	int e = s->alarm || s->retired ? 0 : store_save(&s->store, s->state_path, s->cfg.spec);
+	int e = s->retired ? 0 : store_save(&s->store, s->state_path, s->cfg.spec);
 
 	if (e < 0)
 		log_error("source", "%s: cannot keep the last good configuration: %s", s->state_path, strerror(-e));
@@ -364,6 +365,10 @@ struct source *source_free(struct source *s)
 
 void source_retire(struct source *s)
 {
+	/* The successor may find no folder, and goes on with what is kept here. */
+	if (timer_armed(&s->save))
+		save(s);
+	loop_timer_cancel(s->loop, &s->save);
 	s->retired = true;
 }
 

@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a source keeps on disk, when something happens between a change and the moment at which it would be kept.
+ * Through a real folder. */
+#include "agent/engine/source/store.h"
+#include "engine/base/cleanup.h"
+#include "engine/base/log.h"
+#include "engine/io/loop.h"
+#include "engine/source/source.h"
+#include "folder.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+static char dir[32], state_dir[32], kept[64], spec[64];
+static struct loop *loop;
+static struct source *source;
+static unsigned changes;
+
+static void changed(void *arg, const struct model_delta *d)
+{
+	(void)arg;
+	(void)d;
+	changes++;
+}
+
+/* The only pod there is. */
+static void write_pod(const char *name)
+{
+	char path[64], next[64];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/p.yaml", dir);
+	snprintf(next, sizeof(next), "%s/p.next", dir);
+	f = fopen(next, "we");
+	assert_non_null(f);
+	fprintf(f,
+		"apiVersion: v1\nkind: Pod\nmetadata: {name: %s, namespace: shop}\n"
+		"spec: {nodeName: n1}\nstatus: {podIPs: [{ip: 10.0.0.1}]}\n",
+		name);
+	fclose(f);
+	assert_int_equal(rename(next, path), 0);
+}
+
+struct waiting {
+	struct timer timer;
+	bool (*done)(void);
+	unsigned rounds;
+};
+
+static void look(struct timer *t)
+{
+	struct waiting *w = container_of(t, struct waiting, timer);
+
+	if (w->done() || !--w->rounds)
+		loop_stop(loop);
+	else
+		loop_timer_set(loop, t, 5);
+}
+
+static void wait_for(bool (*done)(void))
+{
+	struct waiting w = {.timer.fn = look, .done = done, .rounds = 2000};
+
+	loop_timer_set(loop, &w.timer, 1);
+	assert_int_equal(loop_run(loop), 0);
+	assert_true(w.rounds);
+}
+
+static bool is_kept(void)
+{
+	return !access(kept, F_OK);
+}
+
+static bool has_changed(void)
+{
+	return changes > 0;
+}
+
+static bool is_alarmed(void)
+{
+	cJSON *list = cJSON_CreateArray();
+	bool any;
+
+	source_alarms(source, list);
+	any = cJSON_GetArraySize(list) > 0;
+	cJSON_Delete(list);
+	return any;
+}
+
+/* A source whose first pod is kept, and whose second one is in force. */
+static int set_up(void **state)
+{
+	struct source_config cfg = {.spec = spec,
+				    .node = "n1",
+				    .cluster_id = "Kubernetes",
+				    .network = "",
+				    .cluster_domain = "cluster.local",
+				    .trust_domain = "cluster.local",
+				    .state_dir = state_dir,
+				    .changed = changed};
+	char *error = NULL;
+
+	(void)state;
+	log_set_level("error");
+	strcpy(dir, "/tmp/wr-test-saved-XXXXXX");
+	folder_make(dir);
+	strcpy(state_dir, "/tmp/wr-test-state-XXXXXX");
+	folder_make(state_dir);
+	snprintf(kept, sizeof(kept), "%s/resources.json", state_dir);
+	snprintf(spec, sizeof(spec), "dir:%s", dir);
+	assert_int_equal(loop_new(&loop), 0);
+	write_pod("first");
+	assert_int_equal(source_open(&cfg, loop, &source, &error), 0);
+	wait_for(is_kept);
+	changes = 0;
+	write_pod("second");
+	wait_for(has_changed);
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	(void)state;
+	source_free(source);
+	source = NULL;
+	loop_free(loop);
+	return 0;
+}
+
+static void assert_second_is_kept(void)
+{
+	struct store s = {0};
+
+	assert_int_equal(store_load(&s, kept, spec), 0);
+	assert_non_null(table_get_str(&s.resources, "Pod/shop/second"));
+	store_done(&s);
+}
+
+static void also_when_the_folder_is_gone_by_then(void **state)
+{
+	char away[64];
+
+	(void)state;
+	snprintf(away, sizeof(away), "%s/away", state_dir);
+	assert_int_equal(rename(dir, away), 0);
+	wait_for(is_alarmed);
+	source = source_free(source);
+	assert_second_is_kept();
+}
+
+static void also_when_a_successor_takes_over_first(void **state)
+{
+	(void)state;
+	source_retire(source);
+	assert_second_is_kept();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(also_when_the_folder_is_gone_by_then, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(also_when_a_successor_takes_over_first, set_up, tear_down),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
