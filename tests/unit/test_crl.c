@@ -470,6 +470,31 @@ static void the_names_of_the_trust_domain(void **state)
 	ca_free(f.ca);
 }
 
+/* As a ConfigMap may list them: a name that is gone is gone, whatever stands twice in its place. */
+static void names_that_are_listed_twice(void **state)
+{
+	char *old[] = {"old.name", "other.name"}, *twice[] = {"other.name", "other.name"},
+	     *own[] = {"cluster.local", "cluster.local"};
+	struct followed f;
+
+	(void)state;
+	follow(&f);
+	assert_int_equal(trust_keeper_set_aliases(f.k, old, 2, true), 0);
+	assert_int_equal(trust_keeper_set_aliases(f.k, twice, 2, false), 0);
+	assert_int_equal(trust_keeper_set_aliases(f.k, twice, 2, true), 0);
+	assert_int_equal(f.changes, 2);
+	assert_false(trust_has_domain(trust_keeper_trust(f.k), "old.name", 8));
+	assert_true(trust_has_domain(trust_keeper_trust(f.k), "other.name", 10));
+	assert_int_equal(trust_keeper_set_aliases(f.k, own, 2, false), 0);
+	assert_int_equal(trust_keeper_set_aliases(f.k, own, 2, true), 0);
+	assert_int_equal(f.changes, 3);
+	assert_false(trust_has_domain(trust_keeper_trust(f.k), "other.name", 10));
+	assert_true(trust_has_domain(trust_keeper_trust(f.k), "cluster.local", 13));
+	trust_keeper_free(f.k);
+	loop_free(f.loop);
+	ca_free(f.ca);
+}
+
 struct stopper {
 	struct timer timer;
 	struct followed *f;
@@ -517,6 +542,7 @@ int main(void)
 		cmocka_unit_test(the_file_is_followed),
 		cmocka_unit_test(the_operators_roots_are_followed),
 		cmocka_unit_test(the_names_of_the_trust_domain),
+		cmocka_unit_test(names_that_are_listed_twice),
 		cmocka_unit_test(the_file_is_watched),
 	};
 

@@ -235,10 +235,10 @@ static int set_domains(struct trust_keeper *k, char *const *domains, size_t n)
 	return 0;
 }
 
-static bool believes(const struct trust_keeper *k, const char *domain)
+static bool has(char *const *domains, size_t n, const char *domain)
 {
-	for (size_t i = 0; i < k->n_domains; i++)
-		if (!strcmp(k->domains[i], domain))
+	for (size_t i = 0; i < n; i++)
+		if (!strcmp(domains[i], domain))
 			return true;
 	return false;
 }
@@ -254,9 +254,10 @@ int trust_keeper_set_aliases(struct trust_keeper *k, char *const *aliases, size_
 		return -ENOMEM;
 	list[0] = k->domains[0];
 	for (size_t i = 0; i < n; i++) {
-		bool known = believes(k, aliases[i]);
+		bool known = has(k->domains, k->n_domains, aliases[i]);
 
-		if (known || widen)
+		/* One that is there twice would stand for one that is gone when they are counted. */
+		if ((known || widen) && !has(list, count, aliases[i]))
 			list[count++] = aliases[i];
 		news = news || (widen && !known);
 	}
