@@ -132,13 +132,21 @@ static int tear_down(void **state)
 	return 0;
 }
 
-static void assert_second_is_kept(void)
+static bool keeps(const char *pod)
 {
 	struct store s = {0};
+	char key[32];
+	bool yes;
 
-	assert_int_equal(store_load(&s, kept, spec), 0);
-	assert_non_null(table_get_str(&s.resources, "Pod/shop/second"));
+	snprintf(key, sizeof(key), "Pod/shop/%s", pod);
+	yes = !store_load(&s, kept, spec) && table_get_str(&s.resources, key);
 	store_done(&s);
+	return yes;
+}
+
+static bool keeps_third(void)
+{
+	return keeps("third");
 }
 
 static void also_when_the_folder_is_gone_by_then(void **state)
@@ -150,14 +158,29 @@ static void also_when_the_folder_is_gone_by_then(void **state)
 	assert_int_equal(rename(dir, away), 0);
 	wait_for(is_alarmed);
 	source = source_free(source);
-	assert_second_is_kept();
+	assert_true(keeps("second"));
 }
 
 static void also_when_a_successor_takes_over_first(void **state)
 {
 	(void)state;
 	source_retire(source);
-	assert_second_is_kept();
+	assert_true(keeps("second"));
+}
+
+static void also_when_it_failed_at_first(void **state)
+{
+	char away[64];
+
+	(void)state;
+	snprintf(away, sizeof(away), "%s/away", dir);
+	assert_int_equal(rename(state_dir, away), 0);
+	changes = 0;
+	write_pod("third");
+	wait_for(has_changed);
+	assert_int_equal(rename(away, state_dir), 0);
+	assert_false(keeps("third"));
+	wait_for(keeps_third);
 }
 
 int main(void)
@@ -165,6 +188,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(also_when_the_folder_is_gone_by_then, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(also_when_a_successor_takes_over_first, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(also_when_it_failed_at_first, set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

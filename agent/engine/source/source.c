@@ -6,6 +6,7 @@
 #include "engine/source/source.h"
 #include "assemble.h"
 #include "engine/base/cleanup.h"
+#include "engine/base/clock.h"
 #include "engine/base/log.h"
 #include "engine/io/loop.h"
 #include "folder.h"
@@ -21,8 +22,12 @@
 #define SETTLE_MS 30
 /* Looks at the folder itself now and then: a mount over it or its removal sends no event. */
 #define LOOK_MS 1000
-/* What was last good is kept this long after it is in force, however much changes meanwhile. */
+/* What was last good is kept at once, or, where that takes longer than a moment, this long after it is in force,
+ * however much changes meanwhile: the next change, which is often near, should not wait for it. */
+#define SAVE_MOMENT_MS 20
 #define SAVE_MS 500
+/* A full disk may have room again. */
+#define SAVE_RETRY_MS 5000
 
 struct source {
 	struct source_config cfg;
@@ -31,6 +36,8 @@ struct source {
 	struct watch watch;
 	int watch_id;
 	struct timer settle, look, save;
+	uint64_t save_took_ms;
+	int save_error; /* of the last one: said once */
 	struct folder folder;
 	struct store store;
 	struct assembly assembly;
@@ -133,10 +140,18 @@ static void publish(struct source *s)
 /* Also while the folder cannot be read: all that was read of it before is in force. */
 static void save(struct source *s)
 {
+	uint64_t began_ms = clock_now_ms();
 	int e = s->retired ? 0 : store_save(&s->store, s->state_path, s->cfg.spec);
 
+	s->save_took_ms = clock_now_ms() - began_ms;
+	if (e < 0 && e != s->save_error)
+		log_error("source", "%s: cannot keep the last good configuration: %s; tried again every %d s",
+			  s->state_path, strerror(-e), SAVE_RETRY_MS / 1000);
+	if (!e && s->save_error)
+		log_info("source", "%s: the last good configuration is kept again", s->state_path);
+	s->save_error = e;
 	if (e < 0)
-		log_error("source", "%s: cannot keep the last good configuration: %s", s->state_path, strerror(-e));
+		loop_timer_set(s->loop, &s->save, SAVE_RETRY_MS);
 }
 
 static void save_due(struct timer *t)
@@ -165,9 +180,8 @@ static void reload(struct source *s)
 		return;
 	/* First: what it forbids must not wait for a disk. */
 	publish(s);
-	/* With a moment between: the next change, which is often near, should not wait for it either. */
-	if (s->state_path && !timer_armed(&s->save))
-		loop_timer_set(s->loop, &s->save, first ? 0 : SAVE_MS);
+	if (s->state_path && (!timer_armed(&s->save) || s->save_error))
+		loop_timer_set(s->loop, &s->save, s->save_took_ms > SAVE_MOMENT_MS && !first ? SAVE_MS : 0);
 }
 
 /* --- watching --- */
