@@ -32,7 +32,7 @@
 #define LIMIT_POLL_STREAK 8
 #define LIMIT_POLL_YIELDED_US 500
 #define LIMIT_POLL_PAUSE_US 10000
-#define LIMIT_POLL_PAUSE_MAX_US 1000000
+#define LIMIT_POLL_PAUSE_MAX_US 100000
 /* Connections accepted from one listener per event: then the other sockets get their turn. */
 #define LIMIT_ACCEPT_BATCH 64
 /* Pause after EMFILE/ENFILE/ENOMEM on accept (counter limit_descriptors). */
