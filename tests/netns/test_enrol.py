@@ -336,7 +336,7 @@ def test_refused_without_a_namespace(m):
     m.write("pod-nowhere.yaml", d)
     eventually(lambda: states(m.agents[1]).get("nowhere"), 5, "known")
     c = m.capture_on(p.netns, "eth0", "tcp")
-    s = m.pods["client"].connect(p.ip, 7)
+    s = m.pods["client"].connect(p.ip, 7, 15)
     try:
         s.sendall(b"secret")
         got = s.recv(1)
