@@ -34,3 +34,17 @@ static inline void folder_make(char *path)
 		atexit(folders_remove);
 	strcpy(folders[n_folders++], path);
 }
+
+/* A file with this text, in one step, as a new version should come. */
+static inline void folder_put(const char *path, const char *text)
+{
+	char next[256];
+	FILE *f;
+
+	snprintf(next, sizeof(next), "%s.next", path);
+	f = fopen(next, "we");
+	if (!f || fputs(text, f) < 0 || fclose(f) || rename(next, path)) {
+		fprintf(stderr, "%s: cannot be written\n", path);
+		exit(1);
+	}
+}

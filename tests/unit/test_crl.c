@@ -272,19 +272,6 @@ struct followed {
 	unsigned changes;
 };
 
-static void write_text(const char *path, const char *text)
-{
-	char tmp[128];
-	FILE *f;
-
-	snprintf(tmp, sizeof(tmp), "%s.new", path);
-	f = fopen(tmp, "we");
-	assert_non_null(f);
-	fputs(text, f);
-	fclose(f);
-	assert_int_equal(rename(tmp, path), 0);
-}
-
 static void changed(void *arg, struct trust *t, bool new_signer)
 {
 	(void)t;
@@ -305,13 +292,13 @@ static void follow(struct followed *f)
 	folder_make(f->dir);
 	snprintf(f->file, sizeof(f->file), "%s/operator.crl", f->dir);
 	snprintf(path, sizeof(path), "%s/ca-cert.pem", f->dir);
-	write_text(path, cert);
+	folder_put(path, cert);
 	snprintf(path, sizeof(path), "%s/cert-chain.pem", f->dir);
-	write_text(path, cert);
+	folder_put(path, cert);
 	snprintf(path, sizeof(path), "%s/root-cert.pem", f->dir);
-	write_text(path, top);
+	folder_put(path, top);
 	snprintf(path, sizeof(path), "%s/ca-key.pem", f->dir);
-	write_text(path, key);
+	folder_put(path, key);
 	assert_int_equal(chmod(path, 0600), 0);
 	assert_int_equal(ca_open_dir(f->dir, "cluster.local", 3600, &f->ca, &error), 0);
 	assert_int_equal(loop_new(&f->loop), 0);
@@ -334,7 +321,7 @@ static bool alarmed(struct followed *f, const char *words)
 
 static void put(struct followed *f, const char *text)
 {
-	write_text(f->file, text);
+	folder_put(f->file, text);
 	trust_keeper_look(f->k);
 }
 
@@ -410,22 +397,22 @@ static void the_operators_roots_are_followed(void **state)
 	put(&f, of_next);
 	assert_true(alarmed(&f, "issuer is neither"));
 	assert_true(asprintf(&both, "%s%s", old_pem, next_pem) > 0);
-	write_text(path, both);
+	folder_put(path, both);
 	trust_keeper_look(f.k);
 	/* The list that was refused is its issuer's now. */
 	assert_false(alarmed(&f, NULL));
 	assert_int_equal(verdict(&f, leaf.x), WR_REASON_NONE);
 	assert_int_equal(verdict(&f, one.x), WR_REASON_NONE);
-	write_text(path, "nothing of use");
+	folder_put(path, "nothing of use");
 	trust_keeper_look(f.k);
 	assert_true(alarmed(&f, "CA folder"));
 	assert_int_equal(verdict(&f, leaf.x), WR_REASON_NONE);
 	/* The intermediate does not lead to this root alone: refused, too. */
-	write_text(path, next_pem);
+	folder_put(path, next_pem);
 	trust_keeper_look(f.k);
 	assert_true(alarmed(&f, "does not lead to root-cert.pem"));
 	assert_int_equal(verdict(&f, one.x), WR_REASON_NONE);
-	write_text(path, old_pem);
+	folder_put(path, old_pem);
 	trust_keeper_look(f.k);
 	assert_false(alarmed(&f, "CA folder"));
 	assert_int_equal(verdict(&f, leaf.x), WR_REASON_TLS_UNKNOWN_CA);
@@ -521,7 +508,7 @@ static void the_file_is_watched(void **state)
 	(void)state;
 	follow(&f);
 	s.f = &f;
-	write_text(f.file, first);
+	folder_put(f.file, first);
 	loop_timer_set(f.loop, &s.timer, 1);
 	assert_int_equal(loop_run(f.loop), 0);
 	assert_int_equal(f.changes, 1);

@@ -54,21 +54,18 @@ static void aliases(void *arg, char *const *names, size_t n, bool widen)
 
 static void write_mesh(const char *settings)
 {
-	char path[64], next[64];
-	FILE *f;
+	_cleanup_free_ char *text = NULL;
+	char path[64];
+	int n = settings ? asprintf(&text,
+				    POD POLICY "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, "
+					       "namespace: istio-system}\n"
+					       "data: {mesh: '%s'}\n",
+				    settings)
+			 : 0;
 
+	assert_true(n >= 0);
 	snprintf(path, sizeof(path), "%s/m.yaml", dir);
-	snprintf(next, sizeof(next), "%s/m.next", dir);
-	f = fopen(next, "we");
-	assert_non_null(f);
-	fputs(POD POLICY, f);
-	if (settings)
-		fprintf(f,
-			"---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\n"
-			"data: {mesh: '%s'}\n",
-			settings);
-	fclose(f);
-	assert_int_equal(rename(next, path), 0);
+	folder_put(path, settings ? text : POD POLICY);
 }
 
 static void open_source(const char *domain, bool given, const char *alias_option)

@@ -31,19 +31,14 @@ static void changed(void *arg, const struct model_delta *d)
 /* The only pod there is. */
 static void write_pod(const char *name)
 {
-	char path[64], next[64];
-	FILE *f;
+	char path[64], text[256];
 
 	snprintf(path, sizeof(path), "%s/p.yaml", dir);
-	snprintf(next, sizeof(next), "%s/p.next", dir);
-	f = fopen(next, "we");
-	assert_non_null(f);
-	fprintf(f,
-		"apiVersion: v1\nkind: Pod\nmetadata: {name: %s, namespace: shop}\n"
-		"spec: {nodeName: n1}\nstatus: {podIPs: [{ip: 10.0.0.1}]}\n",
-		name);
-	fclose(f);
-	assert_int_equal(rename(next, path), 0);
+	snprintf(text, sizeof(text),
+		 "apiVersion: v1\nkind: Pod\nmetadata: {name: %s, namespace: shop}\n"
+		 "spec: {nodeName: n1}\nstatus: {podIPs: [{ip: 10.0.0.1}]}\n",
+		 name);
+	folder_put(path, text);
 }
 
 struct waiting {
