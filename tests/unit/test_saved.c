@@ -16,6 +16,13 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+/* A disk that is not quick: what changes is not kept at once. */
+int fsync(int fd)
+{
+	(void)fd;
+	return usleep(30000);
+}
+
 static char dir[32], state_dir[32], kept[64], spec[64];
 static struct loop *loop;
 static struct source *source;
@@ -163,6 +170,33 @@ static void also_when_a_successor_takes_over_first(void **state)
 	assert_true(keeps("second"));
 }
 
+/* Seen, and whatever was due at once is done. */
+static bool is_refused(void)
+{
+	static bool before;
+	cJSON *dump = source_dump(source), *i;
+	bool now = false, yes;
+
+	cJSON_ArrayForEach(i, cJSON_GetObjectItemCaseSensitive(dump, "resources")) {
+		now |= !strcmp(cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(i, "state")), "refused");
+	}
+	cJSON_Delete(dump);
+	yes = now && before;
+	before = now;
+	return yes;
+}
+
+static void at_once_when_the_folder_does_not_say_it_any_more(void **state)
+{
+	char path[64];
+
+	(void)state;
+	snprintf(path, sizeof(path), "%s/p.yaml", dir);
+	folder_put(path, "kind: [\n");
+	wait_for(is_refused);
+	assert_true(keeps("second"));
+}
+
 static void also_when_it_failed_at_first(void **state)
 {
 	char away[64];
@@ -183,6 +217,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(also_when_the_folder_is_gone_by_then, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(also_when_a_successor_takes_over_first, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(at_once_when_the_folder_does_not_say_it_any_more, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(also_when_it_failed_at_first, set_up, tear_down),
 	};
 

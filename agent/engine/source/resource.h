@@ -45,6 +45,7 @@ struct resource {
 	bool unreadable;  /* it stands for what cannot be read in its file, and closes as a bad policy of the mesh */
 	bool stray;	  /* gone while something of its file could not be read, which does not name it */
 	bool seen;	  /* by the present read */
+	bool alone;	  /* in force since an earlier read, though the folder did not say it any more */
 	unsigned missed;  /* disturbed reads one after the other that did not see it */
 };
 

@@ -23,7 +23,8 @@
 /* Looks at the folder itself now and then: a mount over it or its removal sends no event. */
 #define LOOK_MS 1000
 /* What was last good is kept at once, or, where that takes longer than a moment, this long after it is in force,
- * however much changes meanwhile: the next change, which is often near, should not wait for it. */
+ * however much changes meanwhile: the next change, which is often near, should not wait for it. What the folder does
+ * not say any more is kept at once in any case. */
 #define SAVE_MOMENT_MS 20
 #define SAVE_MS 500
 /* A full disk may have room again. */
@@ -159,6 +160,12 @@ static void save_due(struct timer *t)
 	save(container_of(t, struct source, save));
 }
 
+static void save_after(struct source *s, uint64_t ms)
+{
+	if (s->state_path)
+		loop_timer_set(s->loop, &s->save, ms);
+}
+
 static void reload(struct source *s)
 {
 	bool first = !s->read_once;
@@ -176,12 +183,14 @@ static void reload(struct source *s)
 		s->read_once = true;
 		s->store.changed = true;
 	}
+	if (s->store.outlived && timer_armed(&s->save))
+		save_after(s, 0);
 	if (!first && !s->store.changed && !s->owed)
 		return;
 	/* First: what it forbids must not wait for a disk. */
 	publish(s);
-	if (s->state_path && (!timer_armed(&s->save) || s->save_error))
-		loop_timer_set(s->loop, &s->save, s->save_took_ms > SAVE_MOMENT_MS && !first ? SAVE_MS : 0);
+	if (!timer_armed(&s->save) || s->save_error)
+		save_after(s, s->save_took_ms > SAVE_MOMENT_MS && !first && !s->store.outlived ? SAVE_MS : 0);
 }
 
 /* --- watching --- */

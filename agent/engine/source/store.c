@@ -60,7 +60,7 @@ void store_begin(struct store *s)
 	cJSON_Delete(s->before);
 	s->before = s->problems;
 	s->problems = cJSON_CreateArray();
-	s->changed = s->disturbed = false;
+	s->changed = s->disturbed = s->outlived = false;
 	store_forget_unreadable(s);
 }
 
@@ -380,6 +380,12 @@ void store_disturbed(struct store *s)
 	s->disturbed = true;
 }
 
+/* Whether it is in force though the folder does not say it any more: nobody but the store knows it then. */
+static bool outlives(const struct resource *r)
+{
+	return r->tree && (!r->seen || r->state == RESOURCE_REFUSED);
+}
+
 /* Whether this read leaves it in force. */
 static bool stays(const struct store *s, struct resource *r)
 {
@@ -398,8 +404,11 @@ void store_end(struct store *s)
 	store_settle_unreadable(s);
 	store_forget_unreadable(s);
 	while ((r = table_next(&s->resources, &it))) {
-		if (stays(s, r))
+		if (stays(s, r)) {
+			s->outlived |= outlives(r) && !r->alone;
+			r->alone = outlives(r);
 			continue;
+		}
 		s->changed = true;
 		table_del(&s->resources, r->key, strlen(r->key));
 		resource_free(r);

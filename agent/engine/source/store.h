@@ -28,6 +28,7 @@ struct store {
 	struct store_held *holding; /* takes note of what is put; NULL: nobody does */
 	bool changed;
 	bool disturbed; /* the folder changed during this read */
+	bool outlived;	/* since this read something is in force that the folder does not say any more */
 	bool quiet;	/* nothing is logged: somebody else will judge the same documents aloud */
 };
 
