@@ -15,10 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Eight full records with header, content type and tag (RFC 8446 5.2) behind the 3 bytes by which OpenSSL aligns
- * payloads: of a steady stream each read ends with a record, and no second one is needed for the rest of it. */
-#define READ_BUFFER_BYTES (3 + 8 * (5 + 16384 + 1 + 16))
-
 static const unsigned char alpn_h2[] = {2, 'h', '2'};
 static int ex_index = -1;
 static pthread_once_t ex_once = PTHREAD_ONCE_INIT;
@@ -98,8 +94,6 @@ static SSL_CTX *make_ctx(bool server, STACK_OF(X509) * chain, EVP_PKEY *key)
 	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
 	SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_TICKET | SSL_OP_NO_COMPRESSION);
 	SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-	SSL_CTX_set_read_ahead(ctx, 1);
-	SSL_CTX_set_default_read_buffer_len(ctx, READ_BUFFER_BYTES);
 	return ctx;
 }
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * TLS over a socket through a BIO of our own: reads go straight into OpenSSL's read-ahead buffer, writes gather.
- * Plaintext enters and leaves by proxy/session.c; ciphertext by recv and send here.
+ * TLS over a socket through a BIO of our own: one recv scatters into many records, one send gathers many. Plaintext
+ * enters and leaves by proxy/session.c; ciphertext by recv and send here.
  */
 #include "engine/io/tls_stream.h"
 #include "engine/base/limits.h"
@@ -18,6 +18,11 @@
 /* Pieces from this size on are encrypted where they lie; smaller ones are joined first. */
 #define STAGE_PIECE_MAX 4096
 
+/* RFC 8446 5.1 and 5.2: a record's header, its content, and both with the content's type and the tag. */
+#define HEADER_BYTES 5
+#define CONTENT_BYTES 16384
+#define RECORD_BYTES (HEADER_BYTES + CONTENT_BYTES + 1 + 16)
+
 /* One per thread: only one stream is between begin and end at a time. */
 struct gather {
 	struct tls_stream *owner;
@@ -26,7 +31,17 @@ struct gather {
 	uint8_t bytes[LIMIT_GATHER_BYTES];
 };
 
+/* One per thread: only one stream reads at a time. OpenSSL could read ahead itself, but moves all that it has so for
+ * each record that it gives out: every byte three or four times. */
+struct scatter {
+	struct tls_stream *owner;
+	size_t len, off;
+	size_t room; /* plaintext its owner still has room for */
+	uint8_t bytes[LIMIT_PLAINTEXT_BYTES / CONTENT_BYTES * RECORD_BYTES];
+};
+
 static __thread struct gather *gather;
+static __thread struct scatter *scatter;
 static BIO_METHOD *bio_method;
 static pthread_once_t bio_once = PTHREAD_ONCE_INIT;
 
@@ -97,23 +112,67 @@ static int bio_write(BIO *bio, const char *data, int len)
 	return pending_append(t, (const uint8_t *)data, (size_t)len) ? -1 : len;
 }
 
+static size_t copy_from(const uint8_t *bytes, size_t len, size_t *off, char *buf, size_t size)
+{
+	size_t n = len - *off < size ? len - *off : size;
+
+	memcpy(buf, bytes + *off, n);
+	*off += n;
+	return n;
+}
+
+/* Of what was received before; 0: nothing was. */
+static size_t take(struct tls_stream *t, char *buf, size_t size)
+{
+	size_t n;
+
+	if (!t->ahead)
+		return copy_from(scatter->bytes, scatter->len, &scatter->off, buf, size);
+	n = copy_from(t->ahead, t->ahead_len, &t->ahead_off, buf, size);
+	if (t->ahead_off == t->ahead_len) {
+		free(t->ahead);
+		t->ahead = NULL;
+	}
+	return n;
+}
+
+/* What to ask the socket for when OpenSSL wants `len`, a header or what is behind it or the rest of either: as much as
+ * there is room for once it is decrypted. Of a steady stream each read so ends with a record. */
+static size_t wanted(size_t len)
+{
+	size_t first = len > HEADER_BYTES ? len : RECORD_BYTES - HEADER_BYTES + len;
+	size_t records = scatter->room / CONTENT_BYTES;
+	size_t all = first + (records ? records - 1 : 0) * RECORD_BYTES;
+
+	return all < sizeof(scatter->bytes) ? all : sizeof(scatter->bytes);
+}
+
 static int bio_read(BIO *bio, char *buf, int len)
 {
 	struct tls_stream *t = BIO_get_data(bio);
+	size_t want, got;
 	ssize_t n;
 
 	BIO_clear_retry_flags(bio);
+	if (!scatter || scatter->owner != t || t->error == -ENOMEM)
+		return -1;
+	got = take(t, buf, (size_t)len);
+	if (got)
+		return (int)got;
 	if (t->drained) {
 		BIO_set_retry_read(bio);
 		return -1;
 	}
+	want = wanted((size_t)len);
 	do
-		n = recv(t->fd, buf, (size_t)len, 0);
+		n = recv(t->fd, scatter->bytes, want, 0);
 	while (n < 0 && errno == EINTR);
 	if (n > 0) {
 		t->bytes_in += (uint64_t)n;
-		t->drained = n < len;
-		return (int)n;
+		t->drained = (size_t)n < want;
+		scatter->len = (size_t)n;
+		scatter->off = 0;
+		return (int)take(t, buf, (size_t)len);
 	}
 	if (!n) {
 		t->eof = true;
@@ -145,6 +204,40 @@ static void bio_method_make(void)
 	BIO_meth_set_write(bio_method, bio_write);
 	BIO_meth_set_read(bio_method, bio_read);
 	BIO_meth_set_ctrl(bio_method, bio_ctrl);
+}
+
+/* --- receiving: between read_begin and read_end the thread's buffer is this stream's --- */
+
+static int read_begin(struct tls_stream *t)
+{
+	if (!scatter)
+		scatter = malloc(sizeof(*scatter));
+	if (!scatter) {
+		t->error = -ENOMEM;
+		return t->error;
+	}
+	scatter->owner = t;
+	scatter->len = scatter->off = 0;
+	scatter->room = LIMIT_PLAINTEXT_BYTES;
+	return 0;
+}
+
+/* What was received and not asked for waits for the next time. */
+static void read_end(struct tls_stream *t)
+{
+	size_t left = scatter->len - scatter->off;
+
+	scatter->owner = NULL;
+	if (!left)
+		return;
+	t->ahead = malloc(left);
+	if (!t->ahead) {
+		t->error = -ENOMEM;
+		return;
+	}
+	memcpy(t->ahead, scatter->bytes + scatter->off, left);
+	t->ahead_len = left;
+	t->ahead_off = 0;
 }
 
 /* SSL_read works through handshake messages without coming back: a peer that sends KeyUpdates (RFC 8446 4.6.3) and
@@ -191,6 +284,7 @@ void tls_stream_done(struct tls_stream *t)
 		gather->owner = NULL;
 	SSL_free(t->ssl);
 	free(t->pending);
+	free(t->ahead);
 	*t = (struct tls_stream){.fd = -1};
 }
 
@@ -198,6 +292,8 @@ void tls_stream_thread_done(void)
 {
 	free(gather);
 	gather = NULL;
+	free(scatter);
+	scatter = NULL;
 }
 
 int tls_stream_flush(struct tls_stream *t)
@@ -246,8 +342,11 @@ int tls_stream_handshake(struct tls_stream *t)
 	int r;
 
 	ERR_clear_error();
+	if (read_begin(t) < 0)
+		return t->error;
 	r = SSL_do_handshake(t->ssl);
 	int err = r == 1 ? SSL_ERROR_NONE : SSL_get_error(t->ssl, r);
+	read_end(t);
 	/* The reason is for the caller to read; an alert may wait to be sent. */
 	int f = tls_stream_flush(t);
 
@@ -268,44 +367,58 @@ static int read_failure(const struct tls_stream *t)
 	return t->eof ? -EPIPE : r;
 }
 
-ssize_t tls_stream_read(struct tls_stream *t, uint8_t *buf, size_t size)
+/* Nothing was received that OpenSSL has not given out. */
+static bool is_dry(const struct tls_stream *t)
+{
+	return t->drained && !t->ahead && scatter->off == scatter->len && !SSL_has_pending(t->ssl);
+}
+
+static ssize_t read_records(struct tls_stream *t, uint8_t *buf, size_t size)
 {
 	size_t got = 0;
+	int n = 1;
+
+	for (unsigned i = 0; i < LIMIT_RECORDS && got < size && !t->dry; i++) {
+		scatter->room = size - got;
+		n = SSL_read(t->ssl, buf + got, (int)(size - got));
+		if (n <= 0)
+			break;
+		got += (size_t)n;
+		t->dry = is_dry(t);
+	}
+	/* What was read first is handed over; the error comes back at the next call. */
+	if (got || n > 0)
+		return (ssize_t)got;
+	switch (SSL_get_error(t->ssl, n)) {
+	case SSL_ERROR_WANT_READ:
+	case SSL_ERROR_WANT_WRITE:
+		return 0;
+	case SSL_ERROR_ZERO_RETURN:
+		t->eof = true;
+		return t->error ? t->error : -EPIPE;
+	case SSL_ERROR_SSL:
+		return read_failure(t);
+	default:
+		ERR_clear_error();
+		return t->error ? t->error : -EPIPE;
+	}
+}
+
+ssize_t tls_stream_read(struct tls_stream *t, uint8_t *buf, size_t size)
+{
+	ssize_t n;
 
 	if (t->dry)
 		return 0;
+	if (read_begin(t) < 0)
+		return t->error;
 	/* SSL_get_error reads the thread's queue: what another stream left there would be taken for a failure of this
 	 * one. */
 	if (ERR_peek_error())
 		ERR_clear_error();
-	while (got < size) {
-		int n = SSL_read(t->ssl, buf + got, (int)(size - got));
-
-		if (n > 0) {
-			got += (size_t)n;
-			t->dry = t->drained && !SSL_has_pending(t->ssl);
-			if (t->dry)
-				break;
-			continue;
-		}
-		/* What was read first is handed over; the error comes back at the next call. */
-		if (got)
-			break;
-		switch (SSL_get_error(t->ssl, n)) {
-		case SSL_ERROR_WANT_READ:
-		case SSL_ERROR_WANT_WRITE:
-			return 0;
-		case SSL_ERROR_ZERO_RETURN:
-			t->eof = true;
-			return t->error ? t->error : -EPIPE;
-		case SSL_ERROR_SSL:
-			return read_failure(t);
-		default:
-			ERR_clear_error();
-			return t->error ? t->error : -EPIPE;
-		}
-	}
-	return (ssize_t)got;
+	n = read_records(t, buf, size);
+	read_end(t);
+	return n;
 }
 
 void tls_stream_begin(struct tls_stream *t)

@@ -216,7 +216,7 @@ static void read_frames(struct tunnel *t)
 	for (int i = 0; i < READ_ROUNDS; i++)
 		if (t->rest ? !parse_rest(t) : !read_some(t))
 			return;
-	/* The socket may be empty while OpenSSL still holds records: epoll would not say so. */
+	/* The socket may be empty while records that came ahead wait: epoll would not say so. */
 	t->read_more = true;
 	session_flush_soon(t);
 }
@@ -227,7 +227,9 @@ static void lose(struct tunnel *t)
 {
 	t->lost = true;
 	tls_stream_readable(&t->tls);
-	read_frames(t);
+	do
+		read_frames(t);
+	while (t->read_more && t->state != TUNNEL_CLOSED);
 	tunnel_fail(t, WR_REASON_TUNNEL_LOST);
 }
 

@@ -7,6 +7,8 @@
 #define LIMIT_FRAME_PAYLOAD (15 * 16384 - 9)
 /* Plaintext decrypted before it is parsed; one round of one tunnel. */
 #define LIMIT_PLAINTEXT_BYTES (128 * 1024)
+/* Records of one read, however little is in each: a byte in a record of its own costs as much as a thousand in one. */
+#define LIMIT_RECORDS 256
 /* Ciphertext gathered into one write. */
 #define LIMIT_GATHER_BYTES (256 * 1024)
 /* Bytes one tunnel may send before the other events of its worker are looked at. */

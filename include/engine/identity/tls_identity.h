@@ -22,8 +22,8 @@ struct tls_identity {
 };
 
 /* Builds from PEM texts: leaf first then intermediates; `key_pem` is not kept as text. TLS 1.3 only, AES-128-GCM first
- * then AES-256-GCM, groups X25519 and P-256 and P-384, ALPN h2, no tickets, no resumption, read-ahead with 128 KiB
- * buffers, SSL_MODE_RELEASE_BUFFERS. 0 or -EINVAL (with *ret_error a static text).
+ * then AES-256-GCM, groups X25519 and P-256 and P-384, ALPN h2, no tickets, no resumption,
+ * SSL_MODE_RELEASE_BUFFERS. 0 or -EINVAL (with *ret_error a static text).
  */
 int tls_identity_new(const char *chain_pem, const char *key_pem, struct tls_identity **ret, const char **ret_error);
 struct tls_identity *tls_identity_ref(struct tls_identity *id);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * TLS over a non-blocking socket. Records of one round are gathered into one send(2); what the socket does not take
- * waits in `pending` and nothing more is written until it is gone. The gather buffer is shared by all streams of a
- * thread.
+ * waits in `pending` and nothing more is written until it is gone. One recv(2) brings many records; what nobody has
+ * asked for yet waits in `ahead`. The buffers for both are shared by all streams of a thread.
  */
 #pragma once
 #include <openssl/ssl.h>
@@ -16,10 +16,12 @@ struct tls_stream {
 	int fd;
 	uint8_t *pending; /* ciphertext that the socket did not take */
 	size_t pending_len, pending_off;
+	uint8_t *ahead; /* ciphertext that the last read left */
+	size_t ahead_len, ahead_off;
 	int error;		      /* first socket error, negative errno */
 	bool eof;		      /* peer's FIN seen without or with close_notify */
 	bool drained;		      /* the last recv was short: the socket is empty until epoll says otherwise */
-	bool dry;		      /* and OpenSSL holds nothing either: the next read would only say so */
+	bool dry;		      /* and nothing was received ahead: the next read would only say so */
 	unsigned messages_in;	      /* handshake messages, those after the handshake included */
 	uint64_t bytes_in, bytes_out; /* ciphertext */
 };
