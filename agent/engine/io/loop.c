@@ -335,6 +335,17 @@ void loop_set_busy_poll(struct loop *l, unsigned window_us)
 	l->poll_us = window_us;
 }
 
+static void forgive(struct loop *l)
+{
+	l->short_waits -= l->short_waits < LIMIT_POLL_STREAK ? l->short_waits : LIMIT_POLL_STREAK;
+}
+
+void loop_came(struct loop *l, size_t bytes)
+{
+	if (bytes >= LIMIT_POLL_BYTES)
+		forgive(l);
+}
+
 /* Somebody kept the CPU that was offered: soon after the last time that happened, for twice as long as then. */
 static void sleep_for_a_while(struct loop *l, uint64_t now_us)
 {
@@ -371,7 +382,7 @@ static int wait_awake(struct loop *l, uint64_t now_us)
 static void count_wait(struct loop *l, uint64_t took_us)
 {
 	if (took_us > l->poll_us)
-		l->short_waits -= l->short_waits < LIMIT_POLL_STREAK ? l->short_waits : LIMIT_POLL_STREAK;
+		forgive(l);
 	else if (l->short_waits < 4 * LIMIT_POLL_STREAK)
 		l->short_waits++;
 }

@@ -53,6 +53,7 @@ static bool move(struct conn *c, struct local *from, struct local *to, uint64_t 
 			}
 			break;
 		}
+		loop_came(w->loop, (size_t)n);
 		iov.iov_len = (size_t)n;
 		if (local_write(to, &iov, 1) < 0) {
 			fail(c, to);

@@ -200,6 +200,7 @@ static bool read_some(struct tunnel *t)
 						    : WR_REASON_TUNNEL_LOST);
 		return false;
 	}
+	loop_came(w->loop, (size_t)n);
 	t->heard_ms = worker_now_ms(w);
 	t->ping_sent = false;
 	parsed = parse(t, w->plaintext, (size_t)n);

@@ -46,6 +46,7 @@ ssize_t stream_pull(struct conn *c, uint8_t *buf, size_t max, bool *ret_eof)
 		conn_end(c, app_reason(c), true);
 		return H2_PULL_LATER;
 	}
+	loop_came(c->pod->w->loop, (size_t)n);
 	c->bytes_sent += (uint64_t)n;
 	if (n == 0) {
 		*ret_eof = true;

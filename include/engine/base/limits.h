@@ -32,6 +32,8 @@
 /* Waiting awake (--busy-poll): so many short waits in a row begin it. Whoever keeps the CPU for so long ends it for a
  * while: a wake-up would have taken the CPU from them, asking again does not. */
 #define LIMIT_POLL_STREAK 8
+/* Bytes in one piece that are bulk traffic, which no waiting awake is for. */
+#define LIMIT_POLL_BYTES (16 * 1024)
 #define LIMIT_POLL_YIELDED_US 500
 #define LIMIT_POLL_PAUSE_US 10000
 #define LIMIT_POLL_PAUSE_MAX_US 100000

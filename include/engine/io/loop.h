@@ -46,6 +46,9 @@ struct loop *loop_free(struct loop *l);
 /* While events come at shorter intervals than `window_us` (LIMIT_POLL_STREAK of them), the loop waits for the next one
  * awake, yielding its CPU to whoever wants it, for at most that long; 0, as at the start: it always sleeps. */
 void loop_set_busy_poll(struct loop *l, unsigned window_us);
+/* So many bytes came in one piece. Of bulk traffic more comes meanwhile, and costs less in one piece than in several:
+ * the loop sleeps. */
+void loop_came(struct loop *l, size_t bytes);
 /* Runs until loop_stop. Returns 0 or a negative errno from epoll. */
 int loop_run(struct loop *l);
 void loop_stop(struct loop *l);
