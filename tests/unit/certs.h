@@ -27,6 +27,7 @@ struct zoo_spec {
 	size_t raw_uri_len;
 	const char *extra; /* OID of a critical extension that nobody knows */
 	bool weak;	   /* a key of RSA with 1024 bits */
+	EVP_PKEY *key;	   /* taken over; NULL: a new one of P-256 */
 	long from, until;  /* seconds from now; both 0: from a day ago to a day ahead */
 };
 
@@ -76,7 +77,7 @@ static inline bool zoo_add_extra(X509 *x, const char *oid)
 
 static inline struct zoo_cert zoo_make(const struct zoo_spec *s)
 {
-	struct zoo_cert c = {X509_new(), s->weak ? EVP_RSA_gen(1024) : EVP_EC_gen("P-256")};
+	struct zoo_cert c = {X509_new(), s->key ? s->key : s->weak ? EVP_RSA_gen(1024) : EVP_EC_gen("P-256")};
 	X509 *issuer = s->issuer ? s->issuer->x : c.x;
 	const char *eku = s->eku ? s->eku : "serverAuth,clientAuth", *san = s->san ? s->san : "URI:" TEST_ID;
 	bool both = !s->from && !s->until, ok = true;

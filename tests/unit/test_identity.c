@@ -3,6 +3,7 @@
 #include "engine/base/cleanup.h"
 #include "engine/identity/ca.h"
 #include "engine/identity/trust.h"
+#include "certs.h"
 #include "folder.h"
 
 #include <fcntl.h>
@@ -11,6 +12,7 @@
 #include <stddef.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <cmocka.h>
 
 #define A "spiffe://cluster.local/ns/a/sa/a"
@@ -198,6 +200,159 @@ static void broken_folders_are_named(void **state)
 	free(error);
 }
 
+/* What `openssl genrsa -traditional` and `openssl ecparam -genkey` write. */
+static char *traditional_pem(EVP_PKEY *key, bool with_parameters)
+{
+	BIO *bio = BIO_new(BIO_s_mem());
+
+	if (with_parameters)
+		BIO_puts(bio, "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n");
+	PEM_write_bio_PrivateKey_traditional(bio, key, NULL, NULL, 0, NULL, NULL);
+	return zoo_text(bio);
+}
+
+static char *encrypted_pem(EVP_PKEY *key)
+{
+	BIO *bio = BIO_new(BIO_s_mem());
+
+	PEM_write_bio_PKCS8PrivateKey(bio, key, EVP_aes_128_cbc(), "secret", 6, NULL, NULL);
+	return zoo_text(bio);
+}
+
+static void put(const char *dir, const char *name, const char *text)
+{
+	char path[100];
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	folder_put(path, text);
+	assert_int_equal(chmod(path, 0600), 0);
+}
+
+/* What an operator may put in place: an intermediate's key of some kind and form, and a chain that names more or less.
+ */
+struct plugin {
+	const char *key;
+	enum { PKCS8, TRADITIONAL, ENCRYPTED } form;
+	bool chain_inter, chain_root, refused;
+};
+
+static EVP_PKEY *plugin_key(const struct plugin *p)
+{
+	if (!strcmp(p->key, "RSA"))
+		return EVP_RSA_gen(2048);
+	return strcmp(p->key, "ED25519") ? EVP_EC_gen(p->key) : EVP_PKEY_Q_keygen(NULL, NULL, "ED25519");
+}
+
+/* Istio's four files, the root's and the one between as given. */
+static void put_plugin(const char *dir, const struct plugin *p, const struct zoo_cert *mid, const char *root)
+{
+	struct zoo_spec spec = {.issuer = mid,
+				.name = "inter",
+				.constraints = "critical,CA:TRUE,pathlen:0",
+				.usage = "critical,keyCertSign,cRLSign",
+				.eku = "",
+				.san = "",
+				.key = plugin_key(p)};
+	struct zoo_cert inter = zoo_make(&spec);
+	_cleanup_free_ char *cert = zoo_pem(inter.x), *above = zoo_pem(mid->x),
+			    *key = p->form == TRADITIONAL ? traditional_pem(inter.key, !strcmp(p->key, "P-256"))
+				   : p->form == ENCRYPTED ? encrypted_pem(inter.key)
+							  : zoo_key_pem(inter.key);
+	char chain[8192];
+
+	snprintf(chain, sizeof(chain), "%s%s%s", p->chain_inter ? cert : "", above, p->chain_root ? root : "");
+	put(dir, "ca-cert.pem", cert);
+	put(dir, "ca-key.pem", key);
+	put(dir, "cert-chain.pem", chain);
+	put(dir, "root-cert.pem", root);
+	zoo_free(&inter);
+}
+
+/* Two agents on one such folder believe each other, who know the root alone. */
+static void operators_ca_of_each_kind(void **state)
+{
+	static const struct plugin kinds[] = {
+		{"RSA", PKCS8, true, true, false},	   {"RSA", TRADITIONAL, true, false, false},
+		{"P-256", TRADITIONAL, true, true, false}, {"P-256", PKCS8, false, false, false},
+		{"P-384", PKCS8, false, true, false},	   {"P-256", ENCRYPTED, true, true, true},
+		{"ED25519", PKCS8, true, true, true},
+	};
+	struct zoo_cert root = zoo_make_ca(NULL, "root", NULL), mid = zoo_make_ca(&root, "mid", NULL);
+	_cleanup_free_ char *root_text = zoo_pem(root.x);
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+		char dir[] = "/tmp/wr-test-op-XXXXXX", *error = NULL;
+		struct ca *a = NULL, *b = NULL;
+		enum wr_reason here, there;
+
+		folder_make(dir);
+		put_plugin(dir, &kinds[i], &mid, root_text);
+		assert_int_equal(ca_open_dir(dir, "cluster.local", 3600, &a, &error), kinds[i].refused ? -EINVAL : 0);
+		if (kinds[i].refused) {
+			assert_non_null(strstr(error, "ca-key.pem: holds no RSA or EC private key"));
+			free(error);
+			continue;
+		}
+		assert_int_equal(ca_open_dir(dir, "cluster.local", 3600, &b, &error), 0);
+		shake(a, A, b, B, B, "cluster.local", &here, &there);
+		if (here || there)
+			fail_msg("kind %zu: %d, %d", i, here, there);
+		assert_non_null(strstr(ca_describe(a), "inter"));
+		ca_free(a);
+		ca_free(b);
+	}
+	zoo_free(&mid);
+	zoo_free(&root);
+}
+
+#define AT_ONCE 8
+
+/* Opens the folder when `gate` is closed, and says in one write whose root it found. */
+static void start_agent(const char *dir, const int gate[2], int out)
+{
+	char text[512] = "", *error = NULL, byte;
+	struct ca *ca = NULL;
+
+	close(gate[1]);
+	(void)!read(gate[0], &byte, 1);
+	if (ca_open_dir(dir, "cluster.local", 60, &ca, &error) == 0)
+		snprintf(text, sizeof(text), "%.500s", ca_describe(ca));
+	else
+		snprintf(text, sizeof(text), "%.500s", error);
+	_exit(write(out, text, sizeof(text)) != sizeof(text));
+}
+
+static void agents_that_start_at_once_share_a_root(void **state)
+{
+	char dir[] = "/tmp/wr-test-once-XXXXXX", first[512], other[512];
+	int gate[2], out[2];
+
+	(void)state;
+	folder_make(dir);
+	assert_int_equal(pipe(gate), 0);
+	assert_int_equal(pipe(out), 0);
+	for (int i = 0; i < AT_ONCE; i++) {
+		pid_t pid = fork();
+
+		assert_true(pid >= 0);
+		if (!pid)
+			start_agent(dir, gate, out[1]);
+	}
+	close(gate[0]);
+	close(gate[1]);
+	assert_int_equal(read(out[0], first, sizeof(first)), sizeof(first));
+	assert_int_equal(strncmp(first, "own root, ", 10), 0);
+	for (int i = 1; i < AT_ONCE; i++) {
+		assert_int_equal(read(out[0], other, sizeof(other)), sizeof(other));
+		assert_string_equal(other, first);
+	}
+	close(out[0]);
+	close(out[1]);
+	while (wait(NULL) > 0)
+		;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -205,6 +360,8 @@ int main(void)
 		cmocka_unit_test(handshakes),
 		cmocka_unit_test(the_root_is_made_once_and_kept_secret),
 		cmocka_unit_test(broken_folders_are_named),
+		cmocka_unit_test(operators_ca_of_each_kind),
+		cmocka_unit_test(agents_that_start_at_once_share_a_root),
 	};
 
 	return cmocka_run_group_tests(tests, set_up, tear_down);

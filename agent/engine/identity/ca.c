@@ -50,8 +50,9 @@ static int adopt(struct ca *ca, const char *names[2], const char *certs_text, co
 			       "%s/%s: holds no certificate; restore it, or remove both files to start anew", path,
 			       names[0]);
 	ca->key = ca_read_key(key_text);
-	if (!ca->key)
-		return ca_fail(ret_error, -EINVAL, "%s/%s: holds no usable private key", path, names[1]);
+	if (!ca->key || !(EVP_PKEY_is_a(ca->key, "RSA") || EVP_PKEY_is_a(ca->key, "EC")))
+		return ca_fail(ret_error, -EINVAL, "%s/%s: holds no RSA or EC private key without a pass phrase", path,
+			       names[1]);
 	/* Of several roots the one whose key is there signs. */
 	ca->cert = ca_cert_of_key(certs_text, ca->key);
 	if (!ca->cert)
@@ -66,6 +67,24 @@ static int adopt(struct ca *ca, const char *names[2], const char *certs_text, co
 	ca_fingerprint(ca->cert, ca->signer);
 	X509_NAME_oneline(X509_get_subject_name(ca->cert), subject, sizeof(subject));
 	snprintf(ca->describe, sizeof(ca->describe), "%s, %s", kind, subject);
+	return 0;
+}
+
+/* Whoever knows the root alone needs the signing certificate, too: not every operator's chain has it. */
+static int complete_chain(struct ca *ca)
+{
+	X509 *there = ca_cert_of_key(ca->chain_pem, ca->key);
+	_cleanup_free_ char *first = NULL;
+	char *whole;
+
+	X509_free(there);
+	if (there || X509_check_issued(ca->cert, ca->cert) == X509_V_OK)
+		return 0;
+	first = ca_cert_pem(ca->cert);
+	if (!first || asprintf(&whole, "%s%s", first, ca->chain_pem) < 0)
+		return -ENOMEM;
+	free(ca->chain_pem);
+	ca->chain_pem = whole;
 	return 0;
 }
 
@@ -89,6 +108,7 @@ static int read_plugin(struct ca *ca, int dir, char **ret_error)
 			    "%s: ca-cert.pem needs ca-key.pem, root-cert.pem and cert-chain.pem beside it", ca->path);
 	if (r == 0)
 		r = adopt(ca, names, cert, key, "operator's CA", ret_error);
+	r = r < 0 ? r : complete_chain(ca);
 	ca_wipe(key);
 	return r;
 }

@@ -129,8 +129,10 @@ char *ca_key_pem(EVP_PKEY *key)
 
 EVP_PKEY *ca_read_key(const char *pem)
 {
+	/* With a pass phrase, be it an empty one, nobody is asked for one on the terminal. */
+	char none[] = "";
 	BIO *bio = BIO_new_mem_buf(pem, -1);
-	EVP_PKEY *key = bio ? PEM_read_bio_PrivateKey(bio, NULL, NULL, NULL) : NULL;
+	EVP_PKEY *key = bio ? PEM_read_bio_PrivateKey(bio, NULL, NULL, none) : NULL;
 
 	BIO_free(bio);
 	return key;
