@@ -115,8 +115,9 @@ static const struct option {
 	 .ok = value_is_features, .want = "names of features as `warrenctl doctor` shows them: tcx,sockops"},
 	{"log", TEXT, AT(log), "info", "LEVEL[,json]", "error, warn, info or debug, on stderr", .ok = value_is_log,
 	 .want = "error, warn, info or debug" LOG_JSON},
-	{"access-log", TEXT, AT(access_log), "stdout", "TARGET[,json]", "stdout, stderr, off or a file",
-	 .ok = value_is_access_log, .want = "stdout, stderr, off or an absolute path" LOG_JSON},
+	{"access-log", TEXT, AT(access_log), "stdout", "TARGET[,json]",
+	 "stdout, stderr, off or a file; with --log=debug also what opens", .ok = value_is_access_log,
+	 .want = "stdout, stderr, off or an absolute path" LOG_JSON},
 	{"readiness-port", NUMBER, AT(readiness_port), "15021", "PORT", "port of /healthz/ready; 0: none", .min = 0,
 	 .max = 65535},
 #undef AT

@@ -6,6 +6,7 @@
 #include "worker.h"
 #include "engine/base/cleanup.h"
 #include "engine/base/clock.h"
+#include "engine/base/log.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -69,7 +70,7 @@ void conn_set_route(struct conn *c, struct workload *peer, struct service *servi
 	c->service = service ? service_ref(service) : NULL;
 }
 
-static void write_log(struct conn *c)
+static void write_log(struct conn *c, bool opened)
 {
 	char authority[IP_PORT_STRLEN], detail[32];
 	bool out = is_outbound(c), hbone = c->kind == CONN_OUT_HBONE || c->kind == CONN_IN_HBONE;
@@ -89,6 +90,7 @@ static void write_log(struct conn *c)
 		.duration_us = clock_now_us() - c->start_us,
 		.reason = c->reason,
 		.early = c->early,
+		.opened = opened,
 		.verdict = c->verdict,
 	};
 
@@ -102,9 +104,16 @@ static void write_log(struct conn *c)
 		snprintf(detail, sizeof(detail), "http status: %d", c->status);
 		r.detail = detail;
 	}
-	if (c->reason)
-		reason_count(c->reason);
 	accesslog_write(&r);
+}
+
+void conn_opened(struct conn *c)
+{
+	c->state = CONN_OPEN;
+	c->established = true;
+	loop_timer_cancel(c->pod->w->loop, &c->timer);
+	if (log_enabled(LOG_DEBUG_LEVEL))
+		write_log(c, true);
 }
 
 void conn_log_refused(enum accesslog_direction direction, const struct ip_port *src, const struct ip_port *dst,
@@ -183,7 +192,9 @@ void conn_end(struct conn *c, enum wr_reason reason, bool reset)
 	if (c->state == CONN_DEAD)
 		return;
 	c->reason = (uint8_t)reason;
-	write_log(c);
+	if (reason)
+		reason_count(reason);
+	write_log(c, false);
 	local_stop(&c->app, p->w->loop);
 	if (c->relay)
 		relay_stop(c);

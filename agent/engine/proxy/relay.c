@@ -86,13 +86,6 @@ static void more(struct task *t)
 	pump(&container_of(t, struct relay, more)->conn);
 }
 
-static void established(struct conn *c)
-{
-	c->state = CONN_OPEN;
-	c->established = true;
-	loop_timer_cancel(c->pod->w->loop, &c->timer);
-}
-
 static void event(struct conn *c, struct local *l, uint32_t events)
 {
 	struct relay *r = relay_of(c);
@@ -108,7 +101,7 @@ static void event(struct conn *c, struct local *l, uint32_t events)
 	if (c->state == CONN_SETUP) {
 		if (l != &r->far || !(events & EPOLLOUT))
 			return;
-		established(c);
+		conn_opened(c);
 	}
 	if (events & EPOLLOUT && (l->backlog || l->shut_wanted)) {
 		if (local_flush(l) < 0) {

@@ -23,9 +23,7 @@ static void check_finished(struct conn *c)
 
 void stream_open(struct conn *c)
 {
-	c->state = CONN_OPEN;
-	c->established = true;
-	loop_timer_cancel(c->pod->w->loop, &c->timer);
+	conn_opened(c);
 	c->app.watch.fn = stream_app_event;
 	if (c->app.readable) {
 		h2_resume(c->tunnel->h2, c->stream_id);

@@ -244,6 +244,8 @@ void conn_owner_known(struct conn *c);
 /* Writes the short log line of something refused before a connection existed, and counts it. */
 void conn_log_refused(enum accesslog_direction direction, const struct ip_port *src, const struct ip_port *dst,
 		      enum wr_reason reason);
+/* Both of its sides are up: bytes may move. Says so at the log level debug. */
+void conn_opened(struct conn *c);
 /* The one way a connection ends: `reset` ends the pod's side by RST. Logs and releases; the reaper closes after a
  * reset, and frees. */
 void conn_end(struct conn *c, enum wr_reason reason, bool reset);

@@ -24,7 +24,7 @@
 #define RING_BYTES (1024 * 1024)
 #define KEEP_BYTES (64 * 1024)
 /* Every field at its longest: a line that is cut is no JSON. */
-#define LINE_BYTES 4608
+#define LINE_BYTES 6144
 /* Lines are collected for this long, so that a burst is a few writes instead of a wake-up each. */
 #define WRITE_INTERVAL_MS 20
 /* Not so long when a burst fills the ring: what says why it ended must find room. */
@@ -345,7 +345,7 @@ static void fields(struct line *l, const struct accesslog_record *r)
 		party(l, false, r->dst, r->dst_identity);
 	}
 	text(l, "direction", r->direction == ACCESS_OUTBOUND ? "outbound" : "inbound");
-	if (!r->early) {
+	if (!r->early && !r->opened) {
 		number(l, "bytes_sent", r->bytes_sent);
 		number(l, "bytes_recv", r->bytes_recv);
 		key(l, "duration");
@@ -361,8 +361,8 @@ static void fields(struct line *l, const struct accesslog_record *r)
 /* What stands before the fields. */
 static void opening(struct line *l, const struct accesslog_record *r)
 {
-	const char *level = r->early ? "warn" : r->reason ? "error" : "info";
-	const char *message = r->early ? "connection failed" : "connection complete";
+	const char *level = r->early ? "warn" : r->opened ? "debug" : r->reason ? "error" : "info";
+	const char *message = r->early ? "connection failed" : r->opened ? "connection opened" : "connection complete";
 	char now[40];
 
 	log_timestamp(now, sizeof(now));

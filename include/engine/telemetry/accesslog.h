@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Access log: one line per connection with ztunnel's field names and order, text (tab separated) or JSON. Any thread; a
- * full or slow sink never blocks a worker: lines are dropped and counted.
+ * Access log: one line per connection with ztunnel's field names and order, text (tab separated) or JSON, and at the
+ * log level debug one when it opens. Any thread; a full or slow sink never blocks a worker: lines are dropped and
+ * counted.
  */
 #pragma once
 #include "engine/base/addr.h"
@@ -29,6 +30,7 @@ struct accesslog_record {
 	const char *detail;		      /* NULL, or e.g. "http status: 503" */
 	const struct policy_verdict *verdict; /* of a denial: policy, rule and field are said; else NULL */
 	bool early;			      /* refused before set-up: the short WARN "connection failed" form */
+	bool opened;			      /* set up, of a debug log: nothing is known yet of how it ends */
 };
 
 /* `target`: "stdout", "stderr", "off" or a file path (appended, reopened by accesslog_reopen); json chooses the form.
