@@ -6,6 +6,7 @@
 #include "engine/base/limits.h"
 
 #include <cjson/cJSON.h>
+#include <ctype.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -576,6 +577,134 @@ static void dump_shows_what_is_in_force(void **state)
 	cJSON_Delete(dump);
 }
 
+/* The value of this option in force with one more argument, or none; as JSON, which the caller frees. */
+static cJSON *in_force(const char *name, const char *arg)
+{
+	struct options o;
+	cJSON *dump, *value;
+
+	if (parse(&o, &arg, arg != NULL))
+		fail_msg("%s: %s", name, said);
+	dump = options_dump(&o);
+	value = cJSON_DetachItemFromObjectCaseSensitive(dump, name);
+	cJSON_Delete(dump);
+	return value;
+}
+
+/* Given in any of the three ways it comes to the same, which is not what is in force without. */
+static void check_each_way(const char *name, const char *env, const char *value)
+{
+	_cleanup_free_ char *required = getenv(env) ? strdup(getenv(env)) : NULL;
+	char arg[128], line[128], path[] = "/tmp/wr-options-XXXXXX", config[64];
+	int fd = mkstemp(path);
+	cJSON *without = in_force(name, NULL), *got[3];
+
+	snprintf(arg, sizeof(arg), "--%s=%s", name, value);
+	snprintf(line, sizeof(line), "%s = %s\n", name, value);
+	snprintf(config, sizeof(config), "--config=%s", path);
+	assert_int_equal(write(fd, line, strlen(line)), strlen(line));
+	close(fd);
+	got[0] = in_force(name, arg);
+	setenv(env, value, 1);
+	got[1] = in_force(name, NULL);
+	unsetenv(env);
+	got[2] = in_force(name, config);
+	if (required)
+		setenv(env, required, 1);
+	unlink(path);
+	for (size_t i = 0; i < ARRAY_SIZE(got); i++)
+		if (cJSON_Compare(got[i], without, true) || !cJSON_Compare(got[i], got[0], true))
+			fail_msg("%s: given in way %zu", name, i);
+	for (size_t i = 0; i < ARRAY_SIZE(got); i++)
+		cJSON_Delete(got[i]);
+	cJSON_Delete(without);
+}
+
+/* What --help prints. */
+static void read_help(char *buf, size_t size)
+{
+	_cleanup_fclose_ FILE *f = tmpfile();
+	int old = dup(1);
+	struct options o;
+
+	fflush(stdout);
+	dup2(fileno(f), 1);
+	assert_int_equal(PARSE(&o, "--help"), 1);
+	fflush(stdout);
+	dup2(old, 1);
+	close(old);
+	rewind(f);
+	buf[fread(buf, 1, size - 1, f)] = 0;
+}
+
+static void every_option_in_every_way_and_in_the_help(void **state)
+{
+	static const char *const values[][2] = {
+		{"node", "n2"},
+		{"source", "dir:/a"},
+		{"ca", "dir:/b"},
+		{"mesh-cidr", "10.0.0.0/8"},
+		{"exclude-ports", "22"},
+		{"trust-domain", "td.org"},
+		{"trust-domain-aliases", "o"},
+		{"root-namespace", "mesh"},
+		{"l7-deny", "ignore"},
+		{"bad-mesh-policy", "deny"},
+		{"cluster-id", "west"},
+		{"network", "net-1"},
+		{"cluster-domain", "k8s"},
+		{"run-dir", "/run/other"},
+		{"pin-dir", "/bpf"},
+		{"workers", "3"},
+		{"busy-poll", "0"},
+		{"drain", "7s"},
+		{"dial-timeout", "3s"},
+		{"cert-ttl", "1h"},
+		{"crl", "/crl.pem"},
+		{"tunnel-max-age", "1h"},
+		{"buffer-limit", "1Mi"},
+		{"tunnel-congestion", "reno"},
+		{"on-agent-loss", "open"},
+		{"source-binding", "off"},
+		{"probe-exemption", "node-sockets"},
+		{"anti-spoof", "off"},
+		{"takeover", "true"},
+		{"assume-missing", "tcx"},
+		{"log", "debug"},
+		{"access-log", "off"},
+		{"readiness-port", "0"},
+	};
+	char help[16384], words[128], env[64];
+	struct options o;
+	cJSON *all;
+
+	(void)state;
+	assert_int_equal(PARSE(&o, NEEDED), 0);
+	all = options_dump(&o);
+	assert_int_equal(cJSON_GetArraySize(all), ARRAY_SIZE(values));
+	cJSON_Delete(all);
+	read_help(help, sizeof(help));
+	setenv("WARREN_NODE", "n1", 1);
+	setenv("WARREN_SOURCE", "dir:/etc/warren", 1);
+	setenv("WARREN_CA", "dir:/var/lib/warren", 1);
+	for (size_t i = 0; i < ARRAY_SIZE(values); i++) {
+		snprintf(env, sizeof(env), "WARREN_%s", values[i][0]);
+		for (char *p = env; *p; p++)
+			*p = *p == '-' ? '_' : (char)toupper((unsigned char)*p);
+		check_each_way(values[i][0], env, values[i][1]);
+		snprintf(words, sizeof(words), "\n  --%s%s", values[i][0],
+			 strcmp(values[i][0], "takeover") ? "=" : " ");
+		assert_non_null(strstr(help, words));
+		snprintf(words, sizeof(words), " [%s", env);
+		assert_non_null(strstr(help, words));
+	}
+	unsetenv("WARREN_NODE");
+	unsetenv("WARREN_SOURCE");
+	unsetenv("WARREN_CA");
+	assert_non_null(strstr(help, "\n  --config=FILE "));
+	assert_non_null(strstr(help, "[WARREN_CONFIG]"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -595,6 +724,7 @@ int main(void)
 		cmocka_unit_test(numbers_have_digits_units_and_bounds),
 		cmocka_unit_test(arguments_are_read_strictly),
 		cmocka_unit_test(dump_shows_what_is_in_force),
+		cmocka_unit_test(every_option_in_every_way_and_in_the_help),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
