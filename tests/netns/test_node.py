@@ -9,7 +9,7 @@ import subprocess
 import time
 
 import certs
-from mesh import BUILD, check, eventually, LABEL, Mesh, Process, run, Skip
+from mesh import BUILD, _Namespace, check, eventually, LABEL, Mesh, Process, run, Skip
 
 FALLBACK = "together"
 
@@ -304,6 +304,42 @@ def test_state_is_its_sources(m):
     p = a.start()
     eventually(lambda: "1 applied" in a.status().stdout, 10, "the old one again")
     p.end()
+
+
+def ready(m):
+    r = run("nsenter", "--net=" + m.node_netns(1), "curl", "-s", "-m", "5", "-w", "|%{http_code}", "http://127.0.0.1:15022/healthz/ready", check_rc=False)
+    return r.stdout.rpartition("|")[::2]
+
+
+def test_up_is_said_everywhere(m):
+    """Before the first read neither status, nor 15021, nor systemd is told that it is up; then all of them are, and of the end."""
+    a = Solo(m, "notify")
+    os.makedirs(a.dir, exist_ok=True)
+    for address in (os.path.join(a.dir, "notify"), "\0warren-test-%s" % a.name):
+        # Names without a file are a network namespace's.
+        with _Namespace(m.node_netns(1)):
+            s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with s:
+            s.bind(address)
+            s.settimeout(0.5)
+            p = a.start("--readiness-port=15022", env={"NOTIFY_SOCKET": address.replace("\0", "@")})
+            p.wait_for("no configuration yet")
+            eventually(lambda: a.status().returncode == 1, 5, "it answers, and is not up")
+            check(ready(m) == ("not ready, pending: source\n", "500"), "the probe is told what is missing", ready(m))
+            try:
+                check(False, "not up yet", s.recv(100))
+            except TimeoutError:
+                pass
+            s.settimeout(10)
+            a.manifest(a.name)
+            check(s.recv(100) == b"READY=1\n", "up")
+            check(a.status().returncode == 0 and ready(m) == ("ready\n", "200"), "for all", a.status(), ready(m))
+            p.signal(15)
+            check(s.recv(100) == b"STOPPING=1\n", "and the end")
+            eventually(lambda: not p.running(), 10, "ends")
+        os.unlink(os.path.join(a.source, "pod.yaml"))
+        os.rmdir(a.source)
+        run("rm", "-r", os.path.join(a.dir, "var"))
 
 
 def test_taken_port_ends_before_anything_began(m):

@@ -209,6 +209,9 @@ static void readiness_says_what_is_pending(void **state)
 	assert_non_null(strstr(r, "not ready, pending: web, db"));
 	atomic_store(&up, true);
 	assert_non_null(strstr(exchange(dial_readiness(), probe), "HTTP/1.1 200 OK"));
+	r = exchange(dial_readiness(), "HEAD /healthz/ready HTTP/1.1\r\nHost: x\r\n\r\n");
+	assert_non_null(strstr(r, "HTTP/1.1 200 OK"));
+	assert_string_equal(strstr(r, "\r\n\r\n"), "\r\n\r\n");
 	assert_non_null(strstr(exchange(dial_readiness(), "GET /other HTTP/1.1\r\nHost: x\r\n\r\n"), "404"));
 	assert_non_null(strstr(
 		exchange(dial_readiness(), "POST /healthz/ready HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"),

@@ -70,10 +70,11 @@ static int on_complete(llhttp_t *p)
 static void answer(struct client *c, const char *status, const char *body)
 {
 	char text[1024];
+	/* RFC 9110 9.3.2: the answer to HEAD says how much there would be, and stops there. */
 	int n = snprintf(text, sizeof(text),
 			 "HTTP/1.1 %s\r\nContent-Type: text/plain\r\nContent-Length: %zu\r\nConnection: "
 			 "close\r\n\r\n%s",
-			 status, strlen(body), body);
+			 status, strlen(body), c->parser.method == HTTP_HEAD ? "" : body);
 
 	(void)!send(c->watch.fd, text, (size_t)n < sizeof(text) ? (size_t)n : sizeof(text) - 1, MSG_NOSIGNAL);
 }
