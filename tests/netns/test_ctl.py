@@ -173,6 +173,36 @@ def test_counts(m):
     eventually(lambda: (pod(1), pod(2)) == (0, 0), 5, "none when closed")
 
 
+TCP_INFO = {"state", "rtt_us", "rttvar_us", "cwnd", "unacked", "notsent_bytes", "retrans", "delivery_rate"}
+
+
+def test_tcp_info(m):
+    """Of each hop its own: an app that does not read stops the hop to it, not the tunnel."""
+    client, server = m.pods["client"], m.pods["server"]
+
+    def row(node):
+        return next(c for c in json.loads(ctl(m, "-j", "connection", "list", node=node).out) if c["authority"] == server.ip + ":9")
+
+    with server.listen(9) as listener, client.connect(server.ip, 9) as s:
+        with listener.accept()[0] as app:
+            s.settimeout(1)
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    s.send(b"x" * 65536)
+            for node in (1, 2):
+                c = row(node)
+                check(set(c["local_tcp_info"]) == set(c["tunnel_tcp_info"]) == TCP_INFO, "what is told", c)
+                check(c["local_tcp_info"]["state"] == c["tunnel_tcp_info"]["state"] == 1 and c["local_tcp_info"]["rtt_us"] and c["tunnel_tcp_info"]["rtt_us"],
+                      "both are up", c)
+            check(c["local_tcp_info"]["notsent_bytes"] > 0 and c["tunnel_tcp_info"]["notsent_bytes"] == 0, "the hop that is stuck", c)
+            head, *rows = ctl(m, "connection", "list", node=2).out.splitlines()
+            got = next(x for x in rows if server.ip + ":9 " in x)
+            check(head.endswith("LOCAL RTT us  TUNNEL RTT us") and re.search(r" \d+ +\d+$", got), "as text", head, got)
+            t = json.loads(ctl(m, "-j", "tunnel", "list", node=2).out)[0]
+            check(set(t["tcp_info"]) == TCP_INFO and t["tls"] == "TLSv1.3" and t["streams"] == 1 and t["peer_identity"] == client.identity, "the tunnel", t)
+            check(app.recv(1) == b"x", "the app reads")
+
+
 def policy(name, spec, kind="AuthorizationPolicy", namespace="demo"):
     return {"apiVersion": "security.istio.io/v1", "kind": kind, "metadata": {"name": name, "namespace": namespace}, "spec": spec}
 
