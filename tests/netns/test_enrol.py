@@ -7,7 +7,11 @@ import re
 import socket
 import time
 
-from mesh import LABEL, Mesh, SANITIZER, check, eventually, run
+import h2.events
+
+import certs
+import hbone
+from mesh import BPFFS, LABEL, Mesh, SANITIZER, check, eventually, run
 
 FALLBACK = True
 
@@ -185,7 +189,7 @@ def veths(m, node):
 
 
 def test_deleted_pod_lets_go(m):
-    """The node's end of a deleted pod's veth goes within a second or two, live connections or not; the peer is told."""
+    """The node's end of a deleted pod's veth goes within a second or two."""
     p = m.pod("mortal", 1)
     m.write_pod(p)
     eventually(lambda: is_enrolled(m.agents[1], "mortal"), 5, "enrolled")
@@ -198,6 +202,63 @@ def test_deleted_pod_lets_go(m):
     eventually(lambda: p.veth + "@" not in veths(m, 1), 3, "the node's end is gone", step=0.1)
     m.remove_manifest("pod-mortal.yaml")
     eventually(lambda: "mortal" not in states(m.agents[1]), 5, "forgotten")
+
+
+def pins(m, node):
+    return os.listdir(os.path.join(BPFFS, "warren", m.agents[node].name.replace(".", ":"), "v1", "pods"))
+
+
+def holders(agent, inode):
+    """The agent's descriptors of this namespace."""
+    fds = "/proc/%d/fd/" % agent.pid
+    return [f for f in os.listdir(fds) if os.path.exists(fds + f) and os.stat(fds + f).st_ino == inode]
+
+
+def swap(p, old, new):
+    """The path of the pod's namespace names another one from now on; its own one lives on under another name."""
+    run("ip", "netns", "add", os.path.basename(new))
+    open(old, "w").close()
+    run("mount", "--bind", p.netns, old)
+    run("umount", "-l", p.netns)
+    run("mount", "--bind", new, p.netns)
+
+
+def test_path_that_is_gone_or_names_another(m):
+    """Under a live tunnel: its peer hears GOAWAY, the stream ends by a reset; nothing holds the namespace, no pin is left, and
+    what lives on is as it was before the mesh."""
+    agent, held = m.agents[2], pins(m, 2)
+    caller = m.pod("caller", 1, enrolled=False)
+    pem = certs.issue(certs.load_ca(m.ca), caller.identity, os.path.join(m.dir, "caller.pem"))
+    for how in "gone", "another":
+        p = m.pod("swapped-" + how, 2)
+        old, new = p.netns + "-old", p.netns + "-new"
+        app = p.serve("echo:7")
+        before, inode = inventory(p), os.stat(p.netns).st_ino
+        m.write_pod(p)
+        eventually(lambda: is_enrolled(agent, p.name), 5, "enrolled")
+        check(holders(agent, inode) and len(pins(m, 2)) == len(held) + 1, "held while it is enrolled")
+        c = hbone.Client(caller, p.ip, pem, certs.root_file(m.ca))
+        s = c.request(p.ip + ":7")
+        check(c.status(s) == 200, "a stream")
+        m.delete_pod_netns(p) if how == "gone" else swap(p, old, new)
+        e = c.wait(h2.events.ConnectionTerminated)
+        check(e and e.error_code == 0 and e.last_stream_id == s, "GOAWAY", e)
+        # By hand: this client's session is closed for it by the GOAWAY.
+        c.sock.settimeout(5)
+        rest = b"".join(iter(lambda: c.sock.recv(65536), b""))
+        check(rest[:13] == b"\0\0\4\3\0" + s.to_bytes(4, "big") + (10).to_bytes(4, "big"), "RST_STREAM CONNECT_ERROR, and the tunnel's end", rest)
+        eventually(lambda: sorted(pins(m, 2)) == sorted(held), 3, "no pin is left: %s" % pins(m, 2))
+        eventually(lambda: not holders(agent, inode), 3, "nor a descriptor")
+        m.remove_manifest("pod-%s.yaml" % p.name)
+        eventually(lambda: p.name not in states(agent), 5, "forgotten")
+        if how == "gone":
+            app.kill()
+            eventually(lambda: p.veth + "@" not in veths(m, 2), 3, "the node's end is gone", step=0.1)
+            continue
+        p.netns = old
+        check(not differences(before, inventory(p)), "as before", differences(before, inventory(p)))
+        for name in (p.ns, os.path.basename(old), os.path.basename(new)):
+            run("ip", "netns", "del", name)
 
 
 def test_pod_deleted_while_the_agent_is_dead(m):
