@@ -88,6 +88,43 @@ def test_named_target_port(m):
     check(m.pods["client"].traffic("ping", vip, 81, 5, 5)["ok"], "named target port")
 
 
+def test_endpoints_from_slices(m):
+    """A List of JSON and a .yml beside it: a Service without a selector leads where its slice says, and follows it."""
+    ready = {"server": True, "second": False}
+
+    def write():
+        endpoints = "".join("- {addresses: [%s], conditions: {ready: %s}}\n" % (m.pods[n].ip, str(r).lower()) for n, r in ready.items())
+        m.write("slice.yml", "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: sliced-1, namespace: demo, labels: "
+                "{kubernetes.io/service-name: sliced}}\naddressType: IPv4\nports:\n- {name: who, port: 11, protocol: TCP}\nendpoints:\n" + endpoints)
+
+    def endpoints():
+        rows = [s for s in m.agents[1].json("service", "list") if s["name"] == "sliced"]
+        return {e["workload"]: (e["healthy"], e["target_ports"]) for s in rows for e in s["endpoints"]}
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "sliced", "namespace": "demo"},
+               "spec": {"clusterIP": "10.96.2.1", "ports": [{"name": "who", "port": 80, "targetPort": 9999}]}}
+    with open(os.path.join(m.config, "sliced.json"), "w") as f:
+        json.dump({"apiVersion": "v1", "kind": "List", "items": [service]}, f, indent=1)
+    for _ in range(2):
+        write()
+        eventually(lambda: endpoints() == {n: (r, {"80": 11}) for n, r in ready.items()}, 5, "the slice's endpoints")
+        seen = {served_by(m, address="10.96.2.1") for _ in range(15)}
+        check(seen == {m.pods[n].ip for n, r in ready.items() if r}, "those that are ready, at the slice's port", seen)
+        ready = {n: not r for n, r in ready.items()}
+    m.remove_manifest("slice.yml")
+    m.remove_manifest("sliced.json")
+    eventually(lambda: not endpoints(), 5, "gone")
+
+
+def test_headless(m):
+    """No address of its own, but endpoints: their pods are reached as pods, by the tunnel."""
+    row = next(s for s in m.agents[1].json("service", "list") if s["name"] == "headless")
+    check(not row["vips"] and {e["workload"] for e in row["endpoints"]} == {"server", "second"}, "listed", row)
+    c = m.capture()
+    check(served_by(m, 11, m.pods["second"].ip) == m.pods["second"].ip, "that pod")
+    c.stop()
+    check(not [x for x in c.tcp() if 11 in (x[1], x[3])], "by the tunnel")
+
+
 def test_unready_pod_gets_nothing(m):
     m.pods["second"].ready = False
     m.write_pod(m.pods["second"])
