@@ -326,6 +326,7 @@ def test_from_outside_the_nodes_network(m):
 def test_help_of_one_object(_):
     r = Result(["prove", "help"])
     check(r.code == OK and "\nprove: " in r.out and "\npolicy check: " not in r.out and "\nExit: " in r.out, "its own notes", r)
+    check(Result(["help", "prove"]).out == r.out and Result(["help", "nonsense"]).code == USAGE, "either way round")
     r = Result(["help"])
     check(r.code == OK and "\nprove: " in r.out and "\npolicy check: " in r.out and "\npod release --all: " in r.out, "all of them", r)
 

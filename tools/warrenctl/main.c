@@ -161,6 +161,8 @@ static int run(struct ctl *c, int n, char **words)
 		return client_find_node(c) == CTL_OK ? show_status(c, NULL) : help(NULL);
 	if (!strcmp(words[0], "help") && !command)
 		return help(NULL);
+	if (!strcmp(words[0], "help") && n == 2 && find(command, NULL))
+		return help(find(command, NULL)->object);
 	if (command && !strcmp(command, "help"))
 		command = NULL;
 	cmd = find(words[0], command);
