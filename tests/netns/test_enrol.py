@@ -359,14 +359,14 @@ def alarms(m, name):
     return [x for x in r.stdout.splitlines() if x.startswith("ALARM: pod demo/%s refused" % name)]
 
 
-def refusal(m, name, words, manifest, by_design=False):
+def refusal(m, name, reason, manifest, by_design=False):
     m.write("pod-%s.yaml" % name, manifest)
     try:
-        got = eventually(lambda: states(m.agents[1]).get(name), 5, "%s is listed with its refusal" % name)
-        text = json.dumps(got) + m.agents[1].text()
-        check(got.get("state", got.get("status")) != "enrolled", "refused", got)
-        check(any(w in json.dumps(got).lower() for w in words), "the reason names it (%s)" % ", ".join(words), text[-600:])
-        eventually(lambda: states(m.agents[1])[name]["state"] == "refused", 5, "refused for good")
+        eventually(lambda: states(m.agents[1]).get(name, {}).get("state") == "refused", 5, "refused: %s" % states(m.agents[1]).get(name))
+        got = states(m.agents[1])[name]
+        check(got["reason"] == reason, "its reason", got)
+        check("demo/%s: refused: %s\n" % (name, reason) in m.agents[1].text(), "in the log, too", m.agents[1].text()[-600:])
+        check(re.search(r"^demo +%s +refused .* %s$" % (name, re.escape(reason)), m.agents[1].ctl("pod", "list").stdout, re.M), "and as text")
         check(len(alarms(m, name)) == (not by_design), "an alarm if somebody must help", alarms(m, name))
     finally:
         m.remove_manifest("pod-%s.yaml" % name)
@@ -377,14 +377,14 @@ def test_refused_host_network(m):
     p = m.pod("hostnet", 1)
     d = p.manifest()
     d["spec"]["hostNetwork"] = True
-    refusal(m, "hostnet", ["hostnetwork", "host network"], d, by_design=True)
+    refusal(m, "hostnet", "hostNetwork: it has no network namespace of its own", d, by_design=True)
 
 
 def test_refused_node_namespace(m):
     p = m.pod("onnode", 1)
     d = p.manifest()
     d["metadata"]["annotations"]["warren.dev/netns"] = m.node_netns(1)
-    refusal(m, "onnode", ["node", "agent"], d)
+    refusal(m, "onnode", "its network namespace is the node's own", d)
 
 
 def test_refused_without_a_namespace(m):
@@ -393,7 +393,7 @@ def test_refused_without_a_namespace(m):
     d = p.manifest()
     del d["metadata"]["annotations"]["warren.dev/netns"]
     p.serve("echo:7")
-    refusal(m, "nowhere", ["annotation"], d)
+    refusal(m, "nowhere", "annotation warren.dev/netns is missing: where is its network namespace?", d)
     m.write("pod-nowhere.yaml", d)
     eventually(lambda: states(m.agents[1]).get("nowhere"), 5, "known")
     c = m.capture_on(p.netns, "eth0", "tcp")
@@ -418,14 +418,14 @@ def test_refused_shared_namespace(m):
     p = m.pod("twin", 1)
     d = p.manifest()
     d["metadata"]["annotations"]["warren.dev/netns"] = m.pods["client"].netns
-    refusal(m, "twin", ["client", "namespace"], d)
+    refusal(m, "twin", "shares its network namespace with pod client", d)
 
 
 def test_refused_injected_sidecar(m):
     p = m.pod("sidecar", 1)
     d = p.manifest()
     d["metadata"]["annotations"]["sidecar.istio.io/status"] = "{}"
-    refusal(m, "sidecar", ["sidecar"], d, by_design=True)
+    refusal(m, "sidecar", "it has an injected sidecar: annotation sidecar.istio.io/status", d, by_design=True)
 
 
 def test_refused_foreign_socket(m):
@@ -435,7 +435,7 @@ def test_refused_foreign_socket(m):
         s = p.socket(family)
         s.bind((address, port))
         s.listen(1)
-        refusal(m, p.name, ["port %d is held by another process" % port], p.manifest())
+        refusal(m, p.name, "port %d is held by another process of the pod" % port, p.manifest())
         s.close()
         check("clsact" not in p.sh("tc", "qdisc", "show").stdout and "1500" not in p.sh("ss", "-Htln").stdout, "undone in reverse")
 

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import select
+import shutil
 import socket
 import stat
 import subprocess
@@ -276,10 +278,14 @@ class Solo:
     def up(self):
         return self.status().returncode == 0
 
-    def manifest(self, node):
+    def manifest(self, node, netns=None):
+        """One pod; of the mesh when its network namespace is named."""
+        meta = {"name": "p", "namespace": "shop"}
+        if netns:
+            meta.update(labels={LABEL: "ambient"}, annotations={"warren.dev/netns": netns})
         os.makedirs(self.source, exist_ok=True)
         with open(os.path.join(self.source, "pod.yaml"), "w") as f:
-            json.dump({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "shop"}, "spec": {"nodeName": node}}, f)
+            json.dump({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": {"nodeName": node}}, f)
 
 
 def mode(path):
@@ -349,34 +355,37 @@ def ready(m):
 
 
 def test_up_is_said_everywhere(m):
-    """Before the first read neither status, nor 15021, nor systemd is told that it is up; then all of them are, and of the end."""
+    """Without configuration, and while a pod is not enrolled, neither status, nor 15021, nor systemd is told that it is up; then
+    all of them are, and systemd of the end."""
     a = Solo(m, "notify")
+    late = "/run/netns/wr-%s-late" % m.id
     os.makedirs(a.dir, exist_ok=True)
-    for address in (os.path.join(a.dir, "notify"), "\0warren-test-%s" % a.name):
-        # Names without a file are a network namespace's.
-        with _Namespace(m.node_netns(1)):
-            s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    # Names without a file are a network namespace's.
+    with _Namespace(m.node_netns(1)):
+        sockets = [socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2)]
+    for s, address in zip(sockets, (os.path.join(a.dir, "socket"), "\0warren-test-%s" % a.name)):
         with s:
             s.bind(address)
-            s.settimeout(0.5)
+            s.settimeout(10)
             p = a.start("--readiness-port=15022", env={"NOTIFY_SOCKET": address.replace("\0", "@")})
             p.wait_for("no configuration yet")
             eventually(lambda: a.status().returncode == 1, 5, "it answers, and is not up")
             check(ready(m) == ("not ready, pending: source\n", "500"), "the probe is told what is missing", ready(m))
-            try:
-                check(False, "not up yet", s.recv(100))
-            except TimeoutError:
-                pass
-            s.settimeout(10)
-            a.manifest(a.name)
+            a.manifest(a.name, late)
+            eventually(lambda: "waiting for: p\n" in a.status().stdout, 5, "a pod whose namespace is not there")
+            check(a.status().returncode == 1 and ready(m) == ("not ready, pending: p\n", "500"), "not up", a.status(), ready(m))
+            check("up: " not in p.output() and not select.select([s], [], [], 0)[0], "nor for systemd", p.output())
+            run("ip", "netns", "add", os.path.basename(late))
+            run("ip", "-n", os.path.basename(late), "link", "set", "lo", "up")
             check(s.recv(100) == b"READY=1\n", "up")
             check(a.status().returncode == 0 and ready(m) == ("ready\n", "200"), "for all", a.status(), ready(m))
             p.signal(15)
             check(s.recv(100) == b"STOPPING=1\n", "and the end")
+            p.signal(15)
             eventually(lambda: not p.running(), 10, "ends")
-        os.unlink(os.path.join(a.source, "pod.yaml"))
-        os.rmdir(a.source)
-        run("rm", "-r", os.path.join(a.dir, "var"))
+        run("ip", "netns", "del", os.path.basename(late))
+        for path in (a.source, os.path.join(a.dir, "var")):
+            shutil.rmtree(path)
 
 
 def test_taken_port_ends_before_anything_began(m):
