@@ -214,10 +214,11 @@ def test_statuses(m):
                                            (server + ":7", "CONNECT", 200, "a good one on the same tunnel")):
         s = c.request(authority, method, end=method == "GET")
         try:
-            got = c.status(s, 3)
+            got = c.response(s, 3)
         except TimeoutError as e:
-            got = e
-        check(got == wanted, "%s: %s %s is answered %d" % (why, method, authority, wanted), got)
+            got = {":status": e}
+        check(got.get(":status") == str(wanted), "%s: %s %s is answered %d" % (why, method, authority, wanted), got)
+        check(wanted == 200 or ("baggage" not in got and c.wait(h2.events.StreamEnded, s)), "a refusal says nothing else, and ends", got)
     c.close()
 
 
@@ -417,6 +418,31 @@ def test_server_status_becomes_a_reset(m):
     s.close()
     check(got == errno.ECONNRESET, "503 from the peer resets the app", got)
     eventually(lambda: [x for x in m.agents[1].access() if "connect_status" in x.get("error", "") and "503" in x["error"]], 3, "status in the log")
+
+
+def test_the_request_of_the_agent(m):
+    """ztunnel's CONNECT: two pseudo-headers, three headers, a host when it was a Service, a new trace for each; no server name."""
+    client, heard, names = m.pods["client"], m.pod("heard", 2, labels={"app": "heard"}), []
+    m.pod_without_agent(heard)
+    m.write("heard.yaml", {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "heard", "namespace": "demo"},
+                           "spec": {"selector": {"app": "heard"}, "clusterIP": "10.96.3.1", "ports": [{"port": 80, "targetPort": 7}]}})
+    eventually(lambda: any(s["name"] == "heard" and s["endpoints"] for s in m.agents[1].json("service", "list")), 5, "known")
+    with hbone.Server(heard, certs.issue(certs.load_ca(m.ca), heard.identity, m.dir + "/heard.pem"), m.root) as server:
+        server.context.sni_callback = lambda sock, name, context: names.append(name)
+        sources = []
+        for address, port in ((heard.ip, 7), ("10.96.3.1", 80)):
+            with client.connect(address, port) as s:
+                sources.append("%s:%d" % s.getsockname())
+                s.sendall(b"x")
+                check(s.recv(1) == b"x", "served")
+    check(names == [None] and server.connections == 1, "one tunnel, without a server name", names, server.connections)
+    traces = [r.pop("traceparent", "") for r in server.requests]
+    check(all(re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-00", t) for t in traces) and len({x[3:35] for x in traces}) == 2, "traces", traces)
+    want = {":method": "CONNECT", ":authority": heard.ip + ":7",
+            "baggage": "k8s.cluster.name=Kubernetes,k8s.namespace.name=demo,k8s.pod.name=client,service.name=client,service.version=latest"}
+    check(server.requests == [dict(want, forwarded='for="%s"' % sources[0]),
+                              dict(want, forwarded='for="%s";host=heard.demo.svc.cluster.local' % sources[1])], "nothing else", server.requests)
+    m.remove_manifest("heard.yaml")
 
 
 def test_server_ends_then_cancels(m):
