@@ -105,6 +105,11 @@ static void timer_due(struct timer *timer)
 		return;
 	}
 	if (silent >= LIMIT_PING_MS + LIMIT_PING_TIMEOUT_MS) {
+		/* A caller that was only stopped for a while is to know that it was given up on purpose. */
+		if (t->server) {
+			tunnel_goaway(t);
+			session_flush(t);
+		}
 		tunnel_fail(t, WR_REASON_H2_PING_TIMEOUT);
 		return;
 	}
