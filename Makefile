@@ -103,7 +103,7 @@ fuzz: deps ## every fuzz target for FUZZ_SECONDS each
 mutants: deps ## small errors put into the policy compiler: each must be caught
 	$(Q)$(PYTHON) tests/mutants/mutants.py
 
-check: all ## layering, licence headers, wording, targets, format
+check: all ## layering, licence headers, wording, targets, README, format
 	$(Q)for c in tests/check/*.py tests/check/*.sh; do [ ! -e $$c ] || ./$$c $(B) || exit 1; done
 
 fmt: ## format the C sources
