@@ -120,9 +120,9 @@ clean: ## remove build/
 # --- rules ---
 
 .PHONY: binaries test-binaries demo-programs
-binaries: $(BINARIES)
-test-binaries: $(UNIT) $(BPF_TESTS) $(TEST_TOOLS) $(INTEROP_TOOLS)
-demo-programs: $(BINARIES) $(TEST_TOOLS)
+binaries: $(BINARIES) ; @:
+test-binaries: $(UNIT) $(BPF_TESTS) $(TEST_TOOLS) $(INTEROP_TOOLS) ; @:
+demo-programs: $(BINARIES) $(TEST_TOOLS) ; @:
 
 $(B)/%.o: %.c
 	@mkdir -p $(@D)

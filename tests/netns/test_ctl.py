@@ -323,7 +323,11 @@ def test_from_outside_the_nodes_network(m):
     check(r.code == OK and "\n0 of " in r.out and "link enforced" in r.out, "and it can be tried", r)
 
 
-def test_help_of_one_object(_):
+def test_help_of_one_object(m):
+    every = set(commands())
+    for obj in {o for o, _, _ in every}:
+        listed = [x[2:].split()[:2] for x in ctl(m, obj, "help").out.splitlines() if re.match("  [a-z]", x)]
+        check(sorted(map(tuple, listed)) == sorted((o, c) for o, c, _ in every if o == obj), "its commands and no others", obj, listed)
     r = Result(["prove", "help"])
     check(r.code == OK and "\nprove: " in r.out and "\npolicy check: " not in r.out and "\nExit: " in r.out, "its own notes", r)
     check(Result(["help", "prove"]).out == r.out and Result(["help", "nonsense"]).code == USAGE, "either way round")
@@ -425,6 +429,8 @@ def test_without_an_agent(m):
         check(r.code == NO_AGENT and one_line(r.err), "nothing is left", r)
     finally:
         m.agents[1].start()
+    r = as_nobody(m, "doctor")
+    check(r.code == MISSING and re.search("^bpffs +", r.out, re.M) and "\nnot root: what needs privileges shows as missing\n" in r.out, "what it can see", r)
     r = as_nobody(m, "status")
     check(r.code == MISSING and "root" in r.err and one_line(r.err), "an agent, but not for nobody", r)
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 
 from mesh import BPFFS, Mesh, check, eventually, run
 
@@ -100,12 +101,43 @@ def test_same_by_file_and_environment(m):
         check(any(s["hostname"] == "server.demo.svc.k8s.test" for s in a.json("service", "list")), "the name of the Service")
 
 
+def test_where_the_access_log_goes(m):
+    """To stdout, to a file that is begun anew at SIGHUP, or nowhere."""
+    agent = m.agents[1]
+    old = agent.access_log + ".1"
+    os.rename(agent.access_log, old)
+    agent.process.signal(signal.SIGHUP)
+    eventually(lambda: os.path.exists(agent.access_log), 5, "a new file")
+    source = echo(m, "client", m.vips[0], 80)
+    eventually(lambda: len(lines(m, 1, source)) == 2, 5, "written there")
+    with open(old) as f:
+        check(source not in f.read(), "not in the old one")
+    try:
+        for target, to_stdout in (("stdout", True), ("off", False)):
+            agent.kill()
+            size = os.path.getsize(agent.access_log)
+            agent.start(extra=["--access-log=" + target])
+            source = echo(m, "client", m.vips[0], 80)
+            if to_stdout:
+                eventually(lambda: "connection complete\tsrc.addr=%s " % source in agent.text(), 5, "on stdout, as text")
+            else:
+                eventually(lambda: not agent.json("connection", "list"), 5, "the connection is over")
+            agent.stop()
+            check((source in agent.text()) == to_stdout and os.path.getsize(agent.access_log) == size, "nowhere else", target)
+    finally:
+        agent.start()
+
+
 def test_pin_dir(m):
     """A folder that is no BPF file system becomes one; the pins are there and nowhere else, also for warrenctl without an agent."""
     agent, folder = m.agents[1], os.path.join(m.dir, "bpf")
     usual = os.path.join(BPFFS, "warren", agent.name.replace(".", ":"))
     os.makedirs(folder)
     agent.kill()
+    p = agent.start(wait=False, extra=["--pin-dir=/dev/null"])
+    eventually(lambda: not p.running(), 10, "ends")
+    check(p.popen.returncode == 1 and "/dev/null is not a bpffs and cannot be mounted" in p.output() and "run: mount -t bpf bpf /dev/null" in p.output(),
+          "what to do is said", p.output())
     agent.ctl("pod", "release", "--all")
     try:
         agent.start(extra=["--pin-dir=" + folder])
