@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 
 from mesh import BPFFS, Mesh, check, eventually, run
 
@@ -19,7 +20,7 @@ def setup():
     m.pod("client", 1)
     m.pod("server", 2)
     m.pod("plain", 1, enrolled=False)
-    m.vips = m.service("server", {"app": "server"}, [("echo", 80, 7)])
+    m.vips = m.service("server", {"app": "server"}, [("echo", 80, 7), ("uneven", 81, 20)])
     m.apply()
     m.pods["server"].serve("echo:7")
     path = os.path.join(m.dir, "agent.conf")
@@ -42,6 +43,16 @@ def echo(m, pod, address, port):
         return "%s:%d" % s.getsockname()[:2]
 
 
+def uneven(m):
+    """Five bytes there and two back, through the Service."""
+    with m.pods["server"].listen(20) as listener, m.pods["client"].connect(m.vips[0], 81) as s, listener.accept()[0] as app:
+        s.sendall(b"12345")
+        check(app.recv(5, socket.MSG_WAITALL) == b"12345", "there")
+        app.sendall(b"ab")
+        check(s.recv(2, socket.MSG_WAITALL) == b"ab", "and back")
+        return "%s:%d" % s.getsockname()[:2]
+
+
 def lines(m, node, source):
     return [x for x in m.agents[node].access() if x["src.addr"] == source]
 
@@ -50,8 +61,8 @@ def test_access_log_as_json(m):
     """ztunnel's fields in their order, dotted keys, counts as numbers; at the log level debug a line when it opens, too."""
     client, server = m.pods["client"], m.pods["server"]
     before = {n: len(a.access()) for n, a in m.agents.items()}
-    source = echo(m, "client", m.vips[0], 80)
-    for node, direction in ((1, "outbound"), (2, "inbound")):
+    source = uneven(m)
+    for node, direction, sent, received in ((1, "outbound", 5, 2), (2, "inbound", 2, 5)):
         eventually(lambda: len(m.agents[node].access()) == before[node] + 2, 5, "opened and complete on node %d" % node)
         opened, done = m.agents[node].access()[-2:]
         # The far agent sees the tunnel's own port.
@@ -61,10 +72,10 @@ def test_access_log_as_json(m):
         check((opened["level"], opened["message"]) == ("debug", "connection opened") and
               (done["level"], done["message"]) == ("info", "connection complete"), "which is which", opened, done)
         want = {"scope": "access", "src.workload": "client", "src.namespace": "demo", "src.identity": client.identity, "src.cluster": "west",
-                "dst.addr": server.ip + ":15008", "dst.hbone_addr": server.ip + ":7", "dst.service": "server.demo.svc.k8s.test", "dst.workload": "server",
+                "dst.addr": server.ip + ":15008", "dst.hbone_addr": server.ip + ":20", "dst.service": "server.demo.svc.k8s.test", "dst.workload": "server",
                 "dst.namespace": "demo", "dst.identity": server.identity, "dst.cluster": "west", "direction": direction}
         check(want.items() <= opened.items() and want.items() <= done.items(), "their values", opened, done)
-        check(done["bytes_sent"] == done["bytes_recv"] == 3 and re.fullmatch(r"\d+ms", done["duration"]), "counts", done)
+        check((done["bytes_sent"], done["bytes_recv"]) == (sent, received) and re.fullmatch(r"\d+ms", done["duration"]), "as the local app sees it", done)
         check(all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", x["time"]) for x in (opened, done)), "the time", opened, done)
 
 
