@@ -130,7 +130,8 @@ def test_headless(m):
 def test_unready_pod_gets_nothing(m):
     m.pods["second"].ready = False
     m.write_pod(m.pods["second"])
-    time.sleep(0.5)
+    healthy = lambda: {e["workload"] for s in m.agents[1].json("service", "list") if s["name"] == "server" for e in s["endpoints"] if e["healthy"]}
+    eventually(lambda: healthy() == {"server"}, 5, "not ready is known")
     seen = {served_by(m) for _ in range(30)}
     m.pods["second"].ready = True
     m.write_pod(m.pods["second"])
@@ -210,14 +211,15 @@ def test_bad_document_is_refused_alone(m):
 def test_last_good_version_stays(m):
     good = m.services["server"]
     m.write("services.yaml", *[dict(s, spec=dict(s["spec"], ports=[{"port": "eighty"}])) if s is good else s for s in m.services.values()])
-    time.sleep(0.7)
+    eventually(lambda: re.search(r"^  refused: Service demo/server  .*; its last good version stays in force$", m.agents[1].ctl("status").stdout, re.M), 5,
+               "refused and said")
     check(served_by(m), "the last good version serves")
     m.apply()
 
 
 def test_broken_yaml_changes_nothing(m):
     m.write("pod-client.yaml", "kind: Pod\n  bad indent: [\n")
-    time.sleep(0.7)
+    eventually(lambda: "pod-client.yaml" in m.agents[1].ctl("status").stdout, 5, "it was read")
     check(m.pods["client"].traffic("ping", m.pods["server"].ip, 7, 3, 3)["ok"], "still meshed")
     check("client" in m.agents[1].ctl("-j", "pod", "list").stdout, "still enrolled")
     m.write_pod(m.pods["client"])
