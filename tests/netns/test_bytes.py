@@ -4,6 +4,7 @@ import errno
 import math
 import os
 import re
+import select
 import socket
 import struct
 import time
@@ -128,6 +129,70 @@ def test_reset_by_the_client(m):
         s.close()
         eventually(lambda: last(m.pods[server])[0] > before, 5, "the app's end")
         check(last(m.pods[server])[2] == errno.ECONNRESET, "reset arrives as reset at %s" % server, last(m.pods[server]))
+
+
+def until_the_end(s):
+    got = b""
+    try:
+        while True:
+            part = s.recv(65536)
+            if not part:
+                return got, "FIN"
+            got += part
+    except OSError as e:
+        return got, errno.errorcode[e.errno]
+
+
+def test_words_before_a_reset(m):
+    """What was said right before a reset arrives, and then the reset: whoever resets, on every way."""
+    client, server, plain = m.pods["client"], m.pods["server"], m.pods["plain"]
+    words = b"413 " * 2500
+    for who, to in ((client, server), (client, plain), (plain, server)):
+        for address in (to.ip, to.ip6):
+            for unread in (False, True):
+                for by_server in (False, True):
+                    with to.listen(4000) as listener:
+                        near = who.connect(address, 4000)
+                        near.sendall(b"x")
+                        far = listener.accept()[0]
+                        check(far.recv(1) == b"x", "connected")
+                        speaker, other = (far, near) if by_server else (near, far)
+                        if unread:
+                            other.sendall(b"never read")
+                            eventually(lambda: select.select([speaker], [], [], 0)[0], 5, "something to leave unread")
+                            speaker.sendall(words)
+                            speaker.close()
+                        else:
+                            speaker.sendall(words)
+                            reset_on_close(speaker)
+                            speaker.close()
+                        got, end = until_the_end(other)
+                        other.close()
+                        check(got == words and end == "ECONNRESET", "%s to %s, %s resets%s" % (
+                            who.name, address, "server" if by_server else "client", ", having left something unread" if unread else ""), len(got), end)
+
+
+def test_reset_to_who_does_not_read(m):
+    """Nobody makes room for what was said before a reset: the reset comes without it."""
+    for who, to in (("client", "server"), ("client", "plain"), ("plain", "server")):
+        with m.pods[to].listen(4000) as listener:
+            near = m.pods[who].connect(m.pods[to].ip, 4000)
+            far = listener.accept()[0]
+            far.setblocking(False)
+            quiet = 0
+            while quiet < 20:
+                try:
+                    far.send(b"z" * 262144)
+                    quiet = 0
+                except BlockingIOError:
+                    quiet += 1
+                    time.sleep(0.02)
+            reset_on_close(far)
+            far.close()
+            poll = select.poll()
+            poll.register(near, 0)
+            check(poll.poll(10000), "%s hears of it" % who)
+            near.close()
 
 
 def test_fin_is_not_a_reset(m):

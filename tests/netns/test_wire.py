@@ -5,6 +5,7 @@ import datetime
 import errno
 import os
 import re
+import signal
 import socket
 import ssl
 import struct
@@ -222,6 +223,20 @@ def test_statuses(m):
     c.close()
 
 
+def test_bytes_with_a_request_that_fails(m):
+    """A client that does not wait for the answer: it is the same answer, with the same reason."""
+    authority = m.pods["server"].ip + ":4445"
+    c = dial(m)
+    s = c.h2.get_next_available_stream_id()
+    c.h2.send_headers(s, [(":method", "CONNECT"), (":authority", authority)])
+    c.h2.send_data(s, b"early")
+    c.flush()
+    check(c.wait(h2.events.ResponseReceived, s), "an answer", c.events)
+    c.close()
+    line = eventually(lambda: [x for x in m.agents[2].access() if x.get("dst.hbone_addr") == authority], 3, "access line")[-1]
+    check("app_refused" in line["error"] and "503" in line["error"], "its reason", line)
+
+
 def through(m, pod, authority, headers):
     """One short connection of a foreign client; its access line, in text as ztunnel writes it."""
     c = hbone.Client(pod, m.pods["server"].ip, m.good, m.root)
@@ -348,6 +363,42 @@ def test_request_ends_before_the_app_accepts(m):
     check(c.read(s, 6) == b"answer", "and its answer the client")
     for x in (app, listener, filler, c):
         x.close()
+
+
+def accept_and_reset(m, port, ask):
+    """The app says something and resets while its agent is stopped between its connect and the answer to that."""
+    p, agent = m.pods["server"], m.agents[2].process
+    with p.listen(port, 0) as listener, p.connect("127.0.0.1", port):
+        asked = ask()
+        eventually(lambda: any(str(port) in str(row) for row in m.agents[2].json("connection", "list")), 5, "on its way to the app")
+        agent.signal(signal.SIGSTOP)
+        try:
+            listener.accept()[0].close()
+            app = listener.accept()[0]
+            app.sendall(b"words")
+            app.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            app.close()
+        finally:
+            agent.signal(signal.SIGCONT)
+    return asked
+
+
+def test_app_that_accepts_and_resets(m):
+    """It was a connection, with what the app said and its reset, and no refusal."""
+    p = m.pods["server"]
+    c = dial(m)
+    s = accept_and_reset(m, 4001, lambda: c.request(p.ip + ":4001"))
+    check(c.status(s) == 200 and c.read(s, 5) == b"words", "200 and words", c.events)
+    e = c.wait(h2.events.StreamReset, s)
+    check(e and e.error_code == 10, "and RST_STREAM CONNECT_ERROR", e)
+    c.close()
+    with accept_and_reset(m, 4002, lambda: m.pods["plain"].connect(p.ip, 4002)) as near:
+        check(near.recv(5) == b"words", "words in plaintext")
+        try:
+            got = near.recv(1)
+        except OSError as e:
+            got = e.errno
+        check(got == errno.ECONNRESET, "and a reset", got)
 
 
 def test_key_exchange_and_server_name(m):

@@ -115,11 +115,11 @@ void inbound_app_event(struct watch *w, uint32_t events)
 	struct conn *c = container_of(w, struct conn, app.watch);
 	int r = local_event(&c->app, events);
 
-	if (r < 0) {
+	if (r < 0 && !local_was_accepted(r)) {
 		refuse_conn(c, 503, inbound_dial_reason(r));
 		return;
 	}
-	if (!(events & EPOLLOUT))
+	if (!r && !(events & EPOLLOUT))
 		return;
 	c->status = 200;
 	if (h2_respond(c->tunnel->h2, c->stream_id, 200, c->pod->baggage) < 0) {
@@ -128,8 +128,8 @@ void inbound_app_event(struct watch *w, uint32_t events)
 	}
 	stream_open(c);
 	session_flush_soon(c->tunnel);
-	/* The caller may have sent, and even finished, before our 200. */
-	if (c->app.backlog || c->app.shut_wanted)
+	/* The caller may have sent, and even finished, before our 200; the app may have said something and reset. */
+	if (c->app.backlog || c->app.shut_wanted || c->app.error)
 		stream_app_event(w, EPOLLOUT);
 }
 

@@ -31,8 +31,39 @@ int local_init(struct local *l, struct loop *loop, int fd, void (*fn)(struct wat
 	return loop_watch_add(loop, &l->watch, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
 }
 
+static void drop_backlog(struct local *l)
+{
+	while (l->first) {
+		struct chunk *next = l->first->next;
+
+		free(l->first);
+		l->first = next;
+	}
+	l->last = NULL;
+	backlog_bytes -= l->backlog;
+	l->backlog = 0;
+}
+
+/* The kernel tells an error once, and calls what follows the end of the stream. */
+static int failed(struct local *l, int error)
+{
+	uint8_t byte;
+
+	l->error = error;
+	drop_backlog(l);
+	l->readable = !l->read_done && recv(l->watch.fd, &byte, 1, MSG_PEEK) > 0;
+	return error;
+}
+
+bool local_was_accepted(int error)
+{
+	return error == -ECONNRESET || error == -EPIPE;
+}
+
 int local_event(struct local *l, uint32_t events)
 {
+	if (l->error)
+		return l->error;
 	if (events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP))
 		l->readable = true;
 	if (events & (EPOLLRDHUP | EPOLLHUP))
@@ -41,7 +72,7 @@ int local_event(struct local *l, uint32_t events)
 		int r = sock_error(l->watch.fd);
 
 		if (r < 0)
-			return r;
+			return failed(l, r);
 	}
 	return 0;
 }
@@ -57,17 +88,16 @@ ssize_t local_read(struct local *l, uint8_t *buf, size_t max)
 	while (n < 0 && errno == EINTR);
 	if (n > 0) {
 		/* A short read emptied the socket; the next byte is a new edge. A FIN that was seen is not. */
-		if ((size_t)n < max && !l->peer_closed)
+		if ((size_t)n < max && !l->peer_closed && !l->error)
 			l->readable = false;
 		return n;
 	}
-	if (!n) {
+	if (!n && !l->error) {
 		l->read_done = true;
 		return 0;
 	}
-	if (errno == EAGAIN)
-		l->readable = false;
-	return -errno;
+	l->readable = false;
+	return l->error ? l->error : -errno;
 }
 
 static int keep(struct local *l, const uint8_t *data, size_t len)
@@ -100,19 +130,6 @@ static int keep(struct local *l, const uint8_t *data, size_t len)
 	return 0;
 }
 
-static void drop_backlog(struct local *l)
-{
-	while (l->first) {
-		struct chunk *next = l->first->next;
-
-		free(l->first);
-		l->first = next;
-	}
-	l->last = NULL;
-	backlog_bytes -= l->backlog;
-	l->backlog = 0;
-}
-
 static ssize_t send_iov(int fd, struct iovec *iov, int n)
 {
 	struct msghdr m = {.msg_iov = iov, .msg_iovlen = (size_t)n};
@@ -129,12 +146,14 @@ ssize_t local_write(struct local *l, struct iovec *iov, int n)
 	ssize_t wrote = 0;
 	size_t skip;
 
+	if (l->error)
+		return l->error;
 	if (!l->backlog && l->watch.fd >= 0) {
 		wrote = send_iov(l->watch.fd, iov, n);
 		if (wrote == -EAGAIN)
 			wrote = 0;
 		if (wrote < 0)
-			return wrote;
+			return failed(l, (int)wrote);
 	}
 	skip = (size_t)wrote;
 	for (int i = 0; i < n; i++) {
@@ -143,7 +162,7 @@ ssize_t local_write(struct local *l, struct iovec *iov, int n)
 			continue;
 		}
 		if (keep(l, (uint8_t *)iov[i].iov_base + skip, iov[i].iov_len - skip))
-			return -ENOMEM;
+			return failed(l, -ENOMEM);
 		skip = 0;
 	}
 	return wrote;
@@ -184,14 +203,14 @@ ssize_t local_flush(struct local *l)
 		if (r == -EAGAIN)
 			return total;
 		if (r < 0)
-			return r;
+			return failed(l, (int)r);
 		took(l, (size_t)r);
 		total += r;
 	}
 	if (l->shut_wanted && !l->shut_done) {
 		l->shut_done = true;
 		if (shutdown(l->watch.fd, SHUT_WR) < 0 && errno != ENOTCONN)
-			return -errno;
+			return failed(l, -errno);
 	}
 	return total;
 }

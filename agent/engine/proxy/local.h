@@ -17,6 +17,7 @@ struct local {
 	struct watch watch; /* fd -1: closed */
 	struct chunk *first, *last;
 	uint32_t backlog;     /* bytes waiting for this socket */
+	int error;	      /* it has failed: what is readable was said before that, nothing can be written */
 	bool readable : 1;    /* may have bytes for us */
 	bool peer_closed : 1; /* FIN seen by epoll: read on until 0 */
 	bool read_done : 1;   /* EOF was read */
@@ -30,7 +31,10 @@ struct local {
 int local_init(struct local *l, struct loop *loop, int fd, void (*fn)(struct watch *w, uint32_t events));
 /* What an event says: notes readiness. Returns -errno when the socket has failed, else 0. */
 int local_event(struct local *l, uint32_t events);
-/* >0 bytes, 0 end of stream (once; read_done is set), -EAGAIN, -errno. */
+/* Whether the connection of a socket that was being connected had been accepted before it failed. */
+bool local_was_accepted(int error);
+/* >0 bytes, 0 end of stream (once; read_done is set), -EAGAIN, -errno. Of a socket that has failed: what came before,
+ * then its error. */
 ssize_t local_read(struct local *l, uint8_t *buf, size_t max);
 /* Takes all bytes: writes what the socket takes, keeps the rest. Bytes written at once, or -errno (-ENOMEM). */
 ssize_t local_write(struct local *l, struct iovec *iov, int n);

@@ -21,9 +21,27 @@ static enum wr_reason reset_reason(const struct conn *c, const struct local *l)
 	return (l == &c->app) == (c->kind == CONN_OUT_TCP) ? WR_REASON_CLIENT_RESET : WR_REASON_SERVER_RESET;
 }
 
+static void last_words_late(struct timer *t)
+{
+	struct conn *c = container_of(t, struct conn, timer);
+
+	conn_end(c, reset_reason(c, c->app.error ? &c->app : &relay_of(c)->far), true);
+}
+
+/* By a reset, mostly: what was said before it is passed on before it, as TCP does. move comes to the end. */
 static void fail(struct conn *c, struct local *l)
 {
-	conn_end(c, reset_reason(c, l), true);
+	const struct local *other = l == &c->app ? &relay_of(c)->far : &c->app;
+
+	if (l->error == -ENOMEM || !l->readable || other->error || c->state != CONN_OPEN) {
+		conn_end(c, l->error == -ENOMEM ? WR_REASON_INTERNAL : reset_reason(c, l), true);
+		return;
+	}
+	if (timer_armed(&c->timer))
+		return;
+	c->timer.fn = last_words_late;
+	loop_timer_set(c->pod->w->loop, &c->timer, LIMIT_LAST_WORDS_MS);
+	loop_defer(c->pod->w->loop, &relay_of(c)->more);
 }
 
 /* Moves bytes one way until the source is empty, the target is full, or the round is over. False: the connection ended.
@@ -33,7 +51,7 @@ static bool move(struct conn *c, struct local *from, struct local *to, uint64_t 
 	struct worker *w = c->pod->w;
 	size_t moved = 0;
 
-	while (from->readable && !from->read_done && !to->backlog) {
+	while (from->readable && !from->read_done && !to->backlog && !to->error) {
 		/* When room is scarce a slow reader gets little ahead: what lies here the tunnels would pay for, and
 		 * the sender's kernel keeps the rest. */
 		size_t most = w->window_level ? LIMIT_RELAY_SCARCE_BYTES : LIMIT_PLAINTEXT_BYTES;
@@ -91,18 +109,20 @@ static void event(struct conn *c, struct local *l, uint32_t events)
 	struct relay *r = relay_of(c);
 	int e = local_event(l, events);
 
-	if (e < 0) {
-		if (c->state == CONN_SETUP && l == &r->far)
+	if (c->state == CONN_SETUP && l == &r->far) {
+		if (e < 0 && !local_was_accepted(e)) {
 			conn_end(c, c->kind == CONN_IN_PLAIN ? inbound_dial_reason(e) : outbound_dial_reason(e), true);
-		else
-			fail(c, l);
+			return;
+		}
+		if (e < 0 || events & EPOLLOUT)
+			conn_opened(c);
+	}
+	if (e < 0) {
+		fail(c, l);
 		return;
 	}
-	if (c->state == CONN_SETUP) {
-		if (l != &r->far || !(events & EPOLLOUT))
-			return;
-		conn_opened(c);
-	}
+	if (c->state == CONN_SETUP)
+		return;
 	if (events & EPOLLOUT && (l->backlog || l->shut_wanted)) {
 		if (local_flush(l) < 0) {
 			fail(c, l);

@@ -21,6 +21,31 @@ static void check_finished(struct conn *c)
 		conn_end(c, WR_REASON_NONE, false);
 }
 
+static void last_words_late(struct timer *t)
+{
+	struct conn *c = container_of(t, struct conn, timer);
+
+	conn_end(c, app_reason(c), true);
+}
+
+/* By a reset, mostly: what the app said before it is heard before it, as TCP does. stream_pull comes to the end. */
+static void app_failed(struct conn *c)
+{
+	/* Its own event says so, and knows the answer. */
+	if (!c->established)
+		return;
+	if (c->app.error == -ENOMEM || !c->app.readable || !c->stream_open) {
+		conn_end(c, c->app.error == -ENOMEM ? WR_REASON_INTERNAL : app_reason(c), true);
+		return;
+	}
+	if (timer_armed(&c->timer))
+		return;
+	c->timer.fn = last_words_late;
+	loop_timer_set(c->pod->w->loop, &c->timer, LIMIT_LAST_WORDS_MS);
+	h2_resume(c->tunnel->h2, c->stream_id);
+	session_flush_soon(c->tunnel);
+}
+
 void stream_open(struct conn *c)
 {
 	conn_opened(c);
@@ -96,13 +121,13 @@ void stream_data(struct conn *c, struct iovec *iov, int n)
 	size_t len = 0;
 	ssize_t wrote;
 
-	if (c->state == CONN_DEAD)
+	if (c->state == CONN_DEAD || c->app.error)
 		return;
 	for (int i = 0; i < n; i++)
 		len += iov[i].iov_len;
 	wrote = local_write(&c->app, iov, n);
 	if (wrote < 0) {
-		conn_end(c, wrote == -ENOMEM ? WR_REASON_INTERNAL : app_reason(c), true);
+		app_failed(c);
 		return;
 	}
 	if (c->app.backlog) {
@@ -133,7 +158,7 @@ void stream_end(struct conn *c)
 		return;
 	}
 	if (local_shutdown(&c->app) < 0) {
-		conn_end(c, app_reason(c), true);
+		app_failed(c);
 		return;
 	}
 	check_finished(c);
@@ -162,14 +187,14 @@ void stream_app_event(struct watch *w, uint32_t events)
 	int r = local_event(&c->app, events);
 
 	if (r < 0) {
-		conn_end(c, app_reason(c), true);
+		app_failed(c);
 		return;
 	}
 	if (events & EPOLLOUT && (c->app.backlog || c->app.shut_wanted)) {
 		ssize_t n = local_flush(&c->app);
 
 		if (n < 0) {
-			conn_end(c, app_reason(c), true);
+			app_failed(c);
 			return;
 		}
 		credit(c, (size_t)n);

@@ -52,6 +52,8 @@
  * (RFC 6298): a tunnel is dialled anew after this long, then after twice as long, and left to the kernel after that. */
 #define LIMIT_KNOCK_MS 200
 #define LIMIT_KNOCKS 2
+/* How long what somebody said before a reset may wait for room on its way; then the reset goes without it. */
+#define LIMIT_LAST_WORDS_MS 1000
 /* Deadline of an inbound TLS handshake together with SETTINGS, and of an app's accept. */
 #define LIMIT_HANDSHAKE_MS 10000
 #define LIMIT_APP_CONNECT_MS 10000
