@@ -17,8 +17,11 @@ def setup():
     m.agent_options = ["--dial-timeout=%ds" % DIAL, "--drain=3s"]
     m.pod("client", 1)
     m.pod("server", 2)
+    m.pod("plain", 2, enrolled=False)
+    m.plain_vip = m.service("plain", {"app": "plain"}, [("echo", 7, 7)])[0]
     m.apply()
-    m.pods["server"].serve("echo:7", "duplex:9", "last:14")
+    for p in ("server", "plain"):
+        m.pods[p].serve("echo:7", "duplex:9", "last:14")
     m.start_agents()
     return m
 
@@ -139,14 +142,40 @@ def test_tunnel_of_a_dead_peer(m):
     exchange(m)
 
 
+def test_peer_that_falls_silent(m):
+    """Nothing passes the link any more: each agent asks by PING, hears nothing, and resets its app, saying why (ztunnel.md 2.3)."""
+    client, server = m.pods["client"], m.pods["server"]
+    s = client.connect(server.ip, 7)
+    s.sendall(b"x")
+    s.recv(1)
+    before, seen = last(server)[0], [len(a.access()) for a in m.agents.values()]
+    nft = ["nsenter", "--net=" + m.node_netns(1), "nft"]
+    run(*nft, "add table inet silent; add chain inet silent f { type filter hook forward priority 0; policy drop; }")
+    try:
+        s.settimeout(60)
+        try:
+            got = s.recv(1)
+        except OSError as e:
+            got = e.errno
+        check(got == errno.ECONNRESET, "the client hears a reset", got)
+        eventually(lambda: last(server)[0] > before, 10, "the server's end")
+        check(last(server)[1] == errno.ECONNRESET, "so does the server", last(server))
+    finally:
+        run(*nft, "delete table inet silent")
+        s.close()
+    for a, n in zip(m.agents.values(), seen):
+        eventually(lambda: any("h2_ping_timeout" in x.get("error", "") for x in a.access()[n:]), 3, "the reason, at node %d" % a.node)
+    exchange(m)
+
+
 def test_killed_agent_resets_its_own_apps(m):
     """The kernel closes for an agent that is killed: by RST on either side, so that nothing cut off looks complete."""
-    client, server = m.pods["client"], m.pods["server"]
-    for node in (1, 2):
-        s = client.connect(server.ip, 7)
+    client, server, plain = m.pods["client"], m.pods["server"], m.pods["plain"]
+    for node, who, to, address in ((1, client, server, server.ip), (2, client, server, server.ip), (1, client, plain, m.plain_vip), (2, plain, server, server.ip)):
+        s = who.connect(address, 7)
         s.sendall(b"x")
         s.recv(1)
-        before = last(server)[0]
+        before = last(to)[0]
         m.agents[node].kill()
         s.settimeout(10)
         try:
@@ -154,9 +183,9 @@ def test_killed_agent_resets_its_own_apps(m):
         except OSError as e:
             got = e.errno
         s.close()
-        check(got == errno.ECONNRESET, "client: reset, agent %d killed" % node, got)
-        eventually(lambda: last(server)[0] > before, 10, "the server's end")
-        check(last(server)[1] == errno.ECONNRESET, "server: reset, agent %d killed" % node, last(server))
+        check(got == errno.ECONNRESET, "%s to %s: reset, agent %d killed" % (who.name, to.name, node), got)
+        eventually(lambda: last(to)[0] > before, 10, "the server's end")
+        check(last(to)[1] == errno.ECONNRESET, "%s: reset, agent %d killed" % (to.name, node), last(to))
         m.agents[node].start()
     exchange(m)
 
@@ -236,6 +265,7 @@ def test_sigterm_without_successor(m):
     except OSError as e:
         got = e.errno
     check(got == errno.ECONNRESET, "open one: reset", got)
+    check("agent_shutdown" in agent.access()[-1].get("error", ""), "and why", agent.access()[-1])
     words = "1 pods stay captured and closed until an agent is back; 'warrenctl --node=%s --run-dir=%s pod release --all' lets them out" % (agent.name, m.run_dir)
     check(words in agent.text().splitlines()[-1], "the last word is what stays", agent.text()[-500:])
     agent.start()
@@ -243,4 +273,5 @@ def test_sigterm_without_successor(m):
 
 
 test_killed_20_times_under_traffic.seconds = 240
+test_peer_that_falls_silent.seconds = 120
 test_successor_loses_no_connection.seconds = 150

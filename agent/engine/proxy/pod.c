@@ -174,20 +174,21 @@ static void pod_free(struct pod *p)
 static void drain_over(struct timer *timer)
 {
 	struct pod *p = container_of(timer, struct pod, drain);
+	enum wr_reason reason = p->w->ending ? WR_REASON_SHUTDOWN : WR_REASON_POD_REMOVED;
 
 	for (unsigned n = 0; !list_empty(&p->conns); n++) {
 		if (n == LIMIT_ENDS_A_ROUND) {
 			loop_timer_set(p->w->loop, &p->drain, 1);
 			return;
 		}
-		conn_end(list_entry(p->conns.next, struct conn, node), WR_REASON_POD_REMOVED, true);
+		conn_end(list_entry(p->conns.next, struct conn, node), reason, true);
 	}
 	while (!list_empty(&p->tunnels)) {
 		struct tunnel *t = list_entry(p->tunnels.next, struct tunnel, node);
 
 		tunnel_goaway(t);
 		session_flush(t);
-		tunnel_fail(t, WR_REASON_POD_REMOVED);
+		tunnel_fail(t, reason);
 	}
 	pod_free(p);
 }

@@ -212,6 +212,7 @@ int worker_init(struct worker *w, struct engine *e, unsigned index)
 /* On the worker's own thread, after its loop ended: what is open is reset. */
 void worker_close_all(struct worker *w)
 {
+	w->ending = true;
 	while (!list_empty(&w->pods)) {
 		struct pod *p = list_entry(w->pods.next, struct pod, node);
 

@@ -68,6 +68,7 @@ struct worker {
 	struct tally tally;	 /* of what policies decided */
 	struct trace *trace;	 /* of verdicts; NULL until somebody asks */
 	unsigned awaiting_owner; /* connections with `awaiting_owner` */
+	bool ending;		 /* the agent ends: what is still open goes with it */
 };
 
 /* What all workers' replicas of a pod share: the descriptors, closed with the last reference. */
