@@ -8,11 +8,13 @@
 #include "folder.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #define IDENTITY "spiffe://cluster.local/ns/test/sa/server"
@@ -416,6 +418,68 @@ static void a_pod_is_gone_with_its_last_socket(void **state)
 	hang_up_apps(apps);
 }
 
+/* However many pods there are, the table leaves room for their own descriptors. */
+static void a_pod_takes_room_in_the_table(void **state)
+{
+	struct engine_pod_config cfg = {.number = 7,
+					.netns_fd = -1,
+					.listen_outbound = -1,
+					.listen_inbound = -1,
+					.listen_hbone = -1,
+					.workload = workload_new(),
+					.identity = pod->identity};
+	struct pod *other;
+
+	(void)state;
+	list_init(&engine.removing);
+	assert_int_equal(engine_pod_add(&engine, &cfg), 0);
+	workload_unref(cfg.workload);
+	loop_run_messages(worker.loop);
+	assert_int_equal(atomic_load(&engine.fds), LISTENERS + 2);
+	other = list_entry(pod->node.next, struct pod, node);
+	engine_pod_remove(&engine, 7, 0, is_gone, NULL);
+	loop_run_messages(worker.loop);
+	loop_timer_cancel(worker.loop, &other->drain);
+	other->drain.fn(&other->drain);
+	loop_run_messages(worker.loop);
+	assert_int_equal(gone--, 1);
+	assert_int_equal(atomic_load(&engine.fds), 0);
+	table_done(&engine.pods);
+}
+
+static int claimed(void *arg, int fd, enum socket_role role)
+{
+	(void)arg, (void)fd, (void)role;
+	return 0;
+}
+
+/* Sockets are made ahead in a burst, but not once half of the table is in use. */
+static void nothing_is_made_ahead_where_room_is_scarce(void **state)
+{
+	int fds[8];
+
+	(void)state;
+	engine.cfg.claim_socket = claimed;
+	engine.home_netns_fd = pod->sockets4.netns_fd = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
+		fds[i] = pod_socket(pod, false, SOCKET_TUNNEL);
+		assert_true(fds[i] >= 0);
+	}
+	assert_true(pod->sockets4.n > 0);
+	sock_cache_done(&pod->sockets4);
+	atomic_store(&engine.fds, engine.max_fds / 2 + 1);
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++) {
+		close(fds[i]);
+		fds[i] = pod_socket(pod, false, SOCKET_TUNNEL);
+		assert_true(fds[i] >= 0);
+		assert_int_equal(pod->sockets4.n, 0);
+	}
+	atomic_store(&engine.fds, 0);
+	for (size_t i = 0; i < ARRAY_SIZE(fds); i++)
+		close(fds[i]);
+	close(engine.home_netns_fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -426,6 +490,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(clean_ends_do_not_wait, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(ends_of_a_drain_are_bounded, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_pod_is_gone_with_its_last_socket, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_pod_takes_room_in_the_table, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(nothing_is_made_ahead_where_room_is_scarce, set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

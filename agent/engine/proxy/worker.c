@@ -27,10 +27,13 @@ uint64_t worker_random(struct worker *w)
 int pod_socket(struct pod *p, bool v6, enum socket_role role)
 {
 	struct engine *e = p->w->e;
-	int fd = sock_cache_take(v6 ? &p->sockets6 : &p->sockets4, e->home_netns_fd, v6 ? AF_INET6 : AF_INET,
-				 worker_now_ms(p->w));
-	int r;
+	struct sock_cache *c = v6 ? &p->sockets6 : &p->sockets4;
+	int fd, r;
 
+	/* Nobody counts the sockets made ahead: none where descriptors are scarce. */
+	if (atomic_load_explicit(&e->fds, memory_order_relaxed) > e->max_fds / 2)
+		c->batch = 0;
+	fd = sock_cache_take(c, e->home_netns_fd, v6 ? AF_INET6 : AF_INET, worker_now_ms(p->w));
 	if (fd < 0)
 		return fd;
 	r = e->cfg.claim_socket(e->cfg.claim_arg, fd, role);

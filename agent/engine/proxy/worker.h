@@ -34,7 +34,7 @@ struct engine {
 	int home_netns_fd;
 	uint64_t max_fds;	     /* for connections and tunnels, from the descriptor limit */
 	atomic_ulong conns;	     /* open over all workers */
-	atomic_ulong fds;	     /* of connections: some have two */
+	atomic_ulong fds;	     /* of connections, some of which have two, and of pods */
 	atomic_ulong tunnels;	     /* a descriptor each */
 	struct table pods;	     /* control thread: number -> struct pod_shared */
 	struct list removing;	     /* control thread: pod_shared of removed pods whose end has not been reported */
@@ -75,6 +75,7 @@ struct worker {
 struct pod_shared {
 	atomic_uint refs;
 	atomic_ulong fds;      /* of this pod's connections, over all workers */
+	unsigned own_fds;      /* those that it needs without any */
 	atomic_uint acceptors; /* workers that still accept: the last closes the listeners */
 	struct engine *e;
 	uint32_t number;
