@@ -208,6 +208,24 @@ def test_reset_by_who_closed_its_half(m):
             second.close()
 
 
+def test_urgent_data(m):
+    """It stays where it is in the stream (RFC 6093), and nothing waits for it."""
+    for who, address, to in every_way(m):
+        near, far = connected(who, address, to)
+        for speaker, hearer in ((near, far), (far, near)):
+            hearer.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+            for _ in range(20):
+                speaker.send(b"abc")
+                speaker.send(b"D", socket.MSG_OOB)
+                speaker.send(b"efg")
+                got = b""
+                while len(got) < 7:
+                    got += hearer.recv(100)
+                check(got == b"abcDefg", "%s to %s" % (who.name, address), got)
+        near.close()
+        far.close()
+
+
 def test_words_before_a_reset(m):
     """What was said right before a reset arrives, and then the reset: whoever resets, on every way."""
     words = b"413 " * 2500

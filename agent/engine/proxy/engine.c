@@ -254,6 +254,7 @@ int engine_pod_add(struct engine *e, const struct engine_pod_config *cfg)
 		}
 		sock_keepalive(s->listeners[i]);
 		sock_reset_on_close(s->listeners[i]);
+		sock_urgent_inline(s->listeners[i]);
 	}
 	broadcast(e, &(struct command){
 			     .act = act_pod_add, .shared = s, .workload = cfg->workload, .identity = cfg->identity});

@@ -28,6 +28,7 @@ static int dial_from(struct pod *p, const struct ip_port *client, const struct i
 	if (fd < 0)
 		return fd;
 	sock_reset_on_close(fd);
+	sock_urgent_inline(fd);
 	if (!ip_addr_equal(&client->ip, &dst->ip)) {
 		/* The same port serves many callers and ports: only the whole 4-tuple has to be free. */
 		(void)setsockopt(fd, port ? SOL_SOCKET : IPPROTO_IP, port ? SO_REUSEADDR : IP_BIND_ADDRESS_NO_PORT,

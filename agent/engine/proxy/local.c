@@ -28,7 +28,7 @@ int local_init(struct local *l, struct loop *loop, int fd, void (*fn)(struct wat
 {
 	l->watch.fn = fn;
 	l->watch.fd = -1;
-	return loop_watch_add(loop, &l->watch, fd, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET);
+	return loop_watch_add(loop, &l->watch, fd, EPOLLIN | EPOLLPRI | EPOLLOUT | EPOLLRDHUP | EPOLLET);
 }
 
 static void drop_backlog(struct local *l)
@@ -68,6 +68,8 @@ int local_event(struct local *l, uint32_t events)
 		l->readable = true;
 	if (events & (EPOLLRDHUP | EPOLLHUP))
 		l->peer_closed = true;
+	if (events & EPOLLPRI)
+		l->urgent = true;
 	if (events & EPOLLERR) {
 		int r = sock_error(l->watch.fd);
 
@@ -88,7 +90,7 @@ ssize_t local_read(struct local *l, uint8_t *buf, size_t max)
 	while (n < 0 && errno == EINTR);
 	if (n > 0) {
 		/* A short read emptied the socket; the next byte is a new edge. A FIN that was seen is not. */
-		if ((size_t)n < max && !l->peer_closed && !l->error)
+		if ((size_t)n < max && !l->peer_closed && !l->error && !l->urgent)
 			l->readable = false;
 		return n;
 	}

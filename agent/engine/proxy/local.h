@@ -21,6 +21,7 @@ struct local {
 	bool readable : 1;    /* may have bytes for us */
 	bool peer_closed : 1; /* FIN seen by epoll: read on until 0 */
 	bool read_done : 1;   /* EOF was read */
+	bool urgent : 1;      /* urgent data has come: reads stop short where it begins */
 	bool shut_wanted : 1; /* FIN follows the backlog */
 	bool shut_done : 1;
 };

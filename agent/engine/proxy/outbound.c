@@ -113,6 +113,7 @@ static int open_tcp(struct pod *p, const struct ip_port *target)
 	sock_nodelay(fd);
 	sock_keepalive(fd);
 	sock_reset_on_close(fd);
+	sock_urgent_inline(fd);
 	r = sock_connect(fd, v6, target);
 	return r < 0 ? r : take_fd(fd);
 }

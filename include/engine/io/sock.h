@@ -24,6 +24,8 @@ void sock_close_reset(int fd);
 /* SO_KEEPALIVE with the mesh's values; inherited by accepted sockets. */
 void sock_keepalive(int fd);
 void sock_nodelay(int fd);
+/* An urgent byte (RFC 6093) stays in its place in the stream; otherwise it would be lost. */
+void sock_urgent_inline(int fd);
 void sock_notsent_lowat(int fd, unsigned bytes);
 /* Congestion control by name; NULL or empty leaves the system's. */
 void sock_congestion(int fd, const char *name);
