@@ -546,3 +546,74 @@ def test_a_server_that_makes_room_for_streams(m):
     finally:
         s.close()
     works(m)
+
+
+class Single(hbone.Server):
+    """Allows one stream at a time, and says so only after the first ones are on their way."""
+
+    def _event(self, c, e):
+        if isinstance(e, h2.events.RemoteSettingsChanged):
+            c.update_settings({h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: 1})
+        elif isinstance(e, h2.events.RequestReceived) and c.open_inbound_streams > 1:
+            c.reset_stream(e.stream_id, h2.errors.ErrorCodes.REFUSED_STREAM)
+        else:
+            super()._event(c, e)
+
+
+def test_a_server_with_room_for_one_stream(m):
+    """MAX_CONCURRENT_STREAMS 1: as many tunnels as there are connections, each used again."""
+    client, evil = m.pods["client"], m.pods["evil"]
+    s = Single(evil, m.evil, m.root)
+    try:
+        for _ in range(2):
+            held = [client.connect(evil.ip, 7) for _ in range(10)]
+            for k in held:
+                k.settimeout(DIAL + 5)
+                k.sendall(b"ping")
+                check(k.recv(4) == b"ping", "served beside the others")
+            for k in held:
+                k.shutdown(socket.SHUT_WR)
+                check(k.recv(1) == b"", "and ended")
+                k.close()
+        check(10 <= s.connections <= 12, "a tunnel for each, used again", s.connections, s.errors)
+    finally:
+        s.close()
+    works(m)
+
+
+class Narrow(hbone.Server):
+    """Windows of one byte and no header table; after 200 bytes, windows of 100 that shrink to nothing before they grow."""
+
+    def _event(self, c, e):
+        code = h2.settings.SettingCodes
+        if isinstance(e, h2.events.RemoteSettingsChanged):
+            c.update_settings({code.INITIAL_WINDOW_SIZE: 1, code.HEADER_TABLE_SIZE: 0})
+            return
+        before = len(self.received)
+        super()._event(c, e)
+        if before < 200 <= len(self.received):
+            for change in ({code.INITIAL_WINDOW_SIZE: 100}, {code.INITIAL_WINDOW_SIZE: 0, code.MAX_FRAME_SIZE: 65536},
+                           {code.INITIAL_WINDOW_SIZE: 3, code.HEADER_TABLE_SIZE: 8192}):
+                c.update_settings(change)
+
+
+def test_a_server_with_tiny_windows(m):
+    """What we send fits the windows of the moment, and nothing of it is lost."""
+    client, evil = m.pods["client"], m.pods["evil"]
+    s = Narrow(evil, m.evil, m.root)
+    try:
+        text = bytes(range(250)) * 4
+        for _ in range(2):
+            with client.connect(evil.ip, 7) as k:
+                k.settimeout(20)
+                k.sendall(text)
+                k.shutdown(socket.SHUT_WR)
+                got = b""
+                while len(got) < len(text):
+                    part = k.recv(1000)
+                    check(part, "everything comes back", len(got), s.errors)
+                    got += part
+                check(got == text and k.recv(1) == b"", "as it was", s.errors)
+    finally:
+        s.close()
+    works(m)
