@@ -261,6 +261,26 @@ def test_path_that_is_gone_or_names_another(m):
             run("ip", "netns", "del", name)
 
 
+def test_deleted_pod_whose_peer_is_silent(m):
+    """The other node does not answer any more, and what was sent to it waits: that holds nothing, either."""
+    p = m.pod("late", 1)
+    m.write_pod(p)
+    eventually(lambda: is_enrolled(m.agents[1], "late"), 5, "enrolled")
+    nft = ["nsenter", "--net=" + m.node_netns(1), "nft"]
+    with p.connect(m.pods["server"].ip, 7) as s:
+        s.sendall(b"x")
+        s.recv(1)
+        run(*nft, "add table inet silent; add chain inet silent f { type filter hook forward priority 0; policy drop; }")
+        s.sendall(b"y" * 1000)
+    try:
+        m.delete_pod_netns(p)
+        eventually(lambda: p.veth + "@" not in veths(m, 1), 5, "the node's end is gone", step=0.1)
+    finally:
+        run(*nft, "delete table inet silent")
+    m.remove_manifest("pod-late.yaml")
+    eventually(lambda: "late" not in states(m.agents[1]), 5, "forgotten")
+
+
 def test_pod_deleted_while_the_agent_is_dead(m):
     p = m.pod("ghost", 1)
     m.write_pod(p)

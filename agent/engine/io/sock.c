@@ -107,6 +107,11 @@ void sock_congestion(int fd, const char *name)
 		(void)setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, (socklen_t)strlen(name));
 }
 
+void sock_give_up_after(int fd, unsigned ms)
+{
+	set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, (int)ms);
+}
+
 int sock_bind(int fd, bool v6, const struct ip_port *from)
 {
 	struct sockaddr_storage ss;

@@ -348,8 +348,10 @@ static void act_expire(struct command *c)
 	list_foreach(n, &c->w->pods) {
 		struct pod *p = list_entry(n, struct pod, node);
 
-		if (p->number == c->number && p->draining)
-			loop_timer_set(c->w->loop, &p->drain, 1);
+		if (p->number != c->number || !p->draining)
+			continue;
+		p->vanishes = true;
+		loop_timer_set(c->w->loop, &p->drain, 1);
 	}
 }
 

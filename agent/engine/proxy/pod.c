@@ -246,6 +246,7 @@ void pod_hand_over(struct pod *p)
 void pod_drain(struct pod *p, unsigned drain_ms)
 {
 	p->draining = true;
+	p->vanishes = !drain_ms;
 	pod_stop_accepting(p);
 	list_foreach_safe(n, tmp, &p->tunnels) {
 		struct tunnel *t = list_entry(n, struct tunnel, node);

@@ -177,6 +177,9 @@ static void tunnel_release(struct tunnel *t)
 	loop_timer_cancel(w->loop, &t->life);
 	loop_watch_del(w->loop, &t->watch);
 	t->watch.fd = -1;
+	/* A peer that does not answer would keep a closed socket, and with it the namespace, for minutes. */
+	if (t->pod->vanishes)
+		sock_give_up_after(fd, LIMIT_LAST_BYTES_MS);
 	if (fd >= 0)
 		close(fd);
 	atomic_fetch_sub_explicit(&w->e->tunnels, 1, memory_order_relaxed);

@@ -113,6 +113,7 @@ struct pod {
 	uint64_t recheck_by_ms;
 	unsigned handshakes; /* unfinished inbound ones */
 	bool draining, accepting;
+	bool vanishes; /* its namespace goes: nothing may hold it for long, not even what the kernel closes */
 	struct timer drain;
 };
 

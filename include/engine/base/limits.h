@@ -54,6 +54,8 @@
 #define LIMIT_KNOCKS 2
 /* How long what somebody said before a reset may wait for room on its way; then the reset goes without it. */
 #define LIMIT_LAST_WORDS_MS 1000
+/* How long what a deleted pod's tunnels have sent may wait for its peer. */
+#define LIMIT_LAST_BYTES_MS 500
 /* Deadline of an inbound TLS handshake together with SETTINGS, and of an app's accept. */
 #define LIMIT_HANDSHAKE_MS 10000
 #define LIMIT_APP_CONNECT_MS 10000

@@ -23,6 +23,8 @@ void sock_reset_on_close(int fd);
 void sock_close_reset(int fd);
 /* SO_KEEPALIVE with the mesh's values; inherited by accepted sockets. */
 void sock_keepalive(int fd);
+/* The kernel forgets the connection when what was sent is not acknowledged for so long, closed or not. */
+void sock_give_up_after(int fd, unsigned ms);
 void sock_nodelay(int fd);
 /* An urgent byte (RFC 6093) stays in its place in the stream; otherwise it would be lost. */
 void sock_urgent_inline(int fd);
