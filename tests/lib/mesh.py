@@ -245,10 +245,12 @@ class Pod:
         with self.inside():
             return socket.socket(family, kind)
 
-    def connect(self, address, port, timeout=10.0):
+    def connect(self, address, port, timeout=10.0, source=None):
         s = self.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
         s.settimeout(timeout)
         try:
+            if source:
+                s.bind((source, 0))
             s.connect((address, port))
         except BaseException:
             s.close()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who is seen: the app sees the true client, the client sees the address it dialled."""
-from mesh import Mesh, SANITIZER, check, eventually
+from mesh import Mesh, SANITIZER, check, eventually, run
 
 FALLBACK = True
 
@@ -12,6 +12,7 @@ def setup():
     m.pod("server", 2)
     m.pod("plain", 2, enrolled=False)
     m.vips = m.service("server", {"app": "server"}, [("who", 80, 11)])
+    m.plain_vips = m.service("plain", {"app": "plain"}, [("who", 80, 11)])
     m.apply()
     for p in m.pods.values():
         p.serve("who:11", "echo:7")
@@ -19,8 +20,8 @@ def setup():
     return m
 
 
-def ask(pod, address, port):
-    with pod.connect(address, port) as s:
+def ask(pod, address, port, source=None):
+    with pod.connect(address, port, source=source) as s:
         seen = b""
         while not seen.endswith(b"\n"):
             got = s.recv(200)
@@ -83,3 +84,20 @@ def test_log_names_both_ends(m):
     check(out["dst.service"].startswith("server.demo.svc."), "service name", out)
     check(inb["src.identity"] == client.identity and inb["dst.workload"] == "server" and inb["src.addr"].startswith(client.ip + ":") and
           inb["dst.hbone_addr"] == server.ip + ":11", "inbound fields", inb)
+
+
+def test_client_with_several_addresses(m):
+    """The one that the client chose is the one that is seen, behind a tunnel as out of the mesh."""
+    client, server, plain = m.pods["client"], m.pods["server"], m.pods["plain"]
+    for ip in ("10.77.1.200", "fd77:1::200"):
+        client.sh("ip", "address", "add", ip, "dev", "eth0", *(["nodad"] if ":" in ip else []))
+        run("nsenter", "--net=" + m.node_netns(1), "ip", "route", "add", ip, "dev", client.veth)
+    d = client.manifest()
+    d["status"]["podIPs"] += [{"ip": "10.77.1.200"}, {"ip": "fd77:1::200"}]
+    m.write("pod-client.yaml", d)
+    eventually(lambda: "10.77.1.200" in m.agents[1].ctl("-j", "workload", "list").stdout, 5, "the agent knows")
+    for address, port, sources in ((server.ip, 11, (client.ip, "10.77.1.200")), (server.ip6, 11, (client.ip6, "fd77:1::200")),
+                                   (m.plain_vips[0], 80, (client.ip, "10.77.1.200")), (m.plain_vips[1], 80, (client.ip6, "fd77:1::200"))):
+        for source in sources:
+            seen, _ = ask(client, address, port, source)
+            check(seen[0] == source, "by %s from %s" % (address, source), seen)

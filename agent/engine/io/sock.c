@@ -120,6 +120,12 @@ int sock_bind(int fd, bool v6, const struct ip_port *from)
 	return bind(fd, (struct sockaddr *)&ss, len) < 0 ? -errno : 0;
 }
 
+int sock_bind_address(int fd, bool v6, const struct ip_addr *from)
+{
+	set_int(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
+	return sock_bind(fd, v6, &(struct ip_port){.ip = *from});
+}
+
 int sock_connect(int fd, bool v6, const struct ip_port *to)
 {
 	struct sockaddr_storage ss;

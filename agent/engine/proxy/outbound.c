@@ -102,7 +102,7 @@ void outbound_opened(struct conn *c)
 	session_flush_soon(c->tunnel);
 }
 
-static int open_tcp(struct pod *p, const struct ip_port *target)
+static int open_tcp(struct pod *p, const struct ip_addr *client, const struct ip_port *target)
 {
 	bool v6 = !ip_addr_is_v4(&target->ip);
 	_cleanup_close_ int fd = pod_socket(p, v6, SOCKET_TUNNEL);
@@ -114,6 +114,9 @@ static int open_tcp(struct pod *p, const struct ip_port *target)
 	sock_keepalive(fd);
 	sock_reset_on_close(fd);
 	sock_urgent_inline(fd);
+	/* The endpoint is to see the address this client used, also in a pod with several, if it is the pod's. */
+	if (ip_addr_is_v4(client) != v6)
+		(void)sock_bind_address(fd, v6, client);
 	r = sock_connect(fd, v6, target);
 	return r < 0 ? r : take_fd(fd);
 }
@@ -156,7 +159,7 @@ static struct conn *new_conn(struct pod *p, struct attempt *a, const struct rout
 
 static void go_tcp(struct conn *c, const struct route *r)
 {
-	int fd = open_tcp(c->pod, &r->target), e;
+	int fd = open_tcp(c->pod, &c->client.ip, &r->target), e;
 
 	if (fd < 0) {
 		conn_end(c, fd == -EMFILE || fd == -ENFILE ? WR_REASON_LIMIT_FDS : WR_REASON_DIAL_FAILED, true);

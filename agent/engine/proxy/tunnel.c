@@ -8,7 +8,6 @@
 #include "engine/base/clock.h"
 
 #include <errno.h>
-#include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
 
@@ -35,11 +34,7 @@ static int dial(struct pod *p, const struct ip_addr *client, const struct ip_por
 	sock_congestion(fd, p->w->e->cfg.tunnel_congestion);
 	/* The peer's app is to see the address this client used, also in a pod with several. */
 	if (ip_addr_is_v4(client) != v6) {
-		struct ip_port from = {.ip = *client};
-		int one = 1;
-
-		(void)setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one));
-		r = sock_bind(fd, v6, &from);
+		r = sock_bind_address(fd, v6, client);
 		if (r < 0)
 			return r;
 	}

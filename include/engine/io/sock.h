@@ -34,6 +34,8 @@ void sock_congestion(int fd, const char *name);
 /* bind(2) and connect(2) in the family of `v6`, to which the address must belong or be mapped. 0, a connection under
  * way included, or -errno. */
 int sock_bind(int fd, bool v6, const struct ip_port *from);
+/* The same with a port that connect(2) chooses. */
+int sock_bind_address(int fd, bool v6, const struct ip_addr *from);
 int sock_connect(int fd, bool v6, const struct ip_port *to);
 /* Pending error of a socket as a negative errno, 0 if none. */
 int sock_error(int fd);
