@@ -71,6 +71,25 @@ static __always_inline enum parsed parse_ipv4(struct __sk_buff *skb, struct pack
 	return parse_tcp(skb, h.ihl * 4u, p);
 }
 
+/* Whether a true fragment may be one of TCP's, right away or behind further headers. What the first one names is what
+ * the receiver believes (RFC 8200 4.5). */
+static __always_inline _Bool may_be_tcp(__u8 next)
+{
+	switch (next) {
+	case IPPROTO_TCP:
+	case 0:
+	case 43:
+	case 44:
+	case 51:
+	case 60:
+	case 135:
+	case 139:
+	case 140:
+		return 1;
+	}
+	return 0;
+}
+
 static __always_inline enum parsed parse_ipv6(struct __sk_buff *skb, struct packet *p)
 {
 	struct ipv6hdr h;
@@ -112,11 +131,10 @@ static __always_inline enum parsed parse_ipv6(struct __sk_buff *skb, struct pack
 				return PARSED_MALFORMED;
 			next = e[0];
 			off += 8;
-			/* An atomic fragment (RFC 6946) is whole. A true one may hide TCP behind further
-			 * headers. */
+			/* An atomic fragment (RFC 6946) is whole. */
 			if (!((e[2] << 8 | e[3]) & 0xfff9))
 				break;
-			return next == 17 || next == 58 || next == 50 ? PARSED_OTHER : PARSED_FRAGMENT;
+			return may_be_tcp(next) ? PARSED_FRAGMENT : PARSED_OTHER;
 		default:
 			return PARSED_OTHER;
 		}

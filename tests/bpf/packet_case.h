@@ -21,7 +21,8 @@
 /* A packet is spelled as a string: link type, then layers, each a word.
  *   4 or 6; o: 8 bytes of IPv4 options; f: first fragment; l: later fragment; a: atomic fragment (v6); d:
  * dont-fragment; h, r, x, s: hop-by-hop, routing, destination options, authentication header; S: TCP SYN; A:
- * TCP ACK; C: SYN-ACK; R: RST; B: SYN with RST; U: UDP; I: ICMP; p: 12 bytes of payload; then - : cut by 8 bytes. */
+ * TCP ACK; C: SYN-ACK; R: RST; B: SYN with RST; U: UDP; T: SCTP; I: ICMP; p: 12 bytes of payload; then - : cut by 8
+ * bytes. */
 struct packet_case {
 	const char *what;
 	enum place where;
@@ -144,6 +145,9 @@ static inline void add_layer(struct builder *p, char layer, uint16_t port, bool 
 	case 'p':
 		memset(p->b + p->len, 'p', 12);
 		p->len += 12;
+		break;
+	case 'T':
+		add_transport(p, IPPROTO_SCTP, port, 0);
 		break;
 	case 'U':
 		add_transport(p, IPPROTO_UDP, port, 0);

@@ -55,6 +55,8 @@ static const struct packet_case present[] = {
 	{"fragment before more headers", PLACE_IN, "6fxS", POD6, 8080, DROP, WR_REASON_DROP_FRAGMENT},
 	{"UDP fragment", PLACE_IN, "4fU", POD4, 53, PASS, WR_REASON_NONE},
 	{"UDP fragment v6", PLACE_IN, "6lU", POD6, 53, PASS, WR_REASON_NONE},
+	{"fragment of another protocol", PLACE_IN, "6fT", POD6, 36412, PASS, WR_REASON_NONE},
+	{"later one of another protocol", PLACE_OUT, "6lT", "fd99::1", 36412, PASS, WR_REASON_NONE},
 	{"cut in the TCP header", PLACE_IN, "4S-", POD4, 8080, DROP, WR_REASON_DROP_MALFORMED},
 	{"cut in the TCP header v6", PLACE_IN, "6S-", POD6, 8080, DROP, WR_REASON_DROP_MALFORMED},
 	{"too many extension headers", PLACE_IN, "6xxxxxxxxxxS", POD6, 8080, DROP, WR_REASON_DROP_MALFORMED},
