@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import errno
+import ipaddress
 import os
 import re
 import signal
@@ -30,6 +31,7 @@ def setup():
     m.pod("client", 1)
     m.pod("server", 2)
     m.pod("plain", 1, enrolled=False)
+    m.pod_without_agent(m.pod("lone", 2))
     m.vips = m.service("server", {"app": "server"}, [("echo", 80, 7)])
     m.apply()
     m.pods["server"].serve("echo:7", "duplex:9", "who:11", "rst:12")
@@ -223,6 +225,21 @@ def test_statuses(m):
     c.close()
 
 
+def test_forms_of_the_authority(m):
+    """Address and port, or name and port; IPv6 in brackets, in any spelling; always the address of the tunnel."""
+    ip, ip6, host = m.pods["server"].ip, m.pods["server"].ip6, "server.%s.svc.cluster.local" % m.namespace
+    long6 = ipaddress.ip_address(ip6).exploded.upper()
+    for address, rows in ((ip, ((ip + ":7", 200), ("[::ffff:%s]:7" % ip, 200), (host + ":80", 200), (host.upper() + ":80", 200), (host, 400), (host + ":7", 503),
+                                (ip, 400), (ip + ":", 400), (ip + ":0", 400), (ip + ":65536", 400), ("[%s]:7" % ip, 400), ("x@%s:7" % ip, 400),
+                                ("[%s]:7" % ip6, 400), ("127.0.0.1:7", 400), (ip + ":15001", 503), (ip + ":15006", 503))),
+                          (ip6, (("[%s]:7" % ip6, 200), ("[%s]:7" % long6, 200), (host + ":80", 200), (ip6 + ":7", 400), ("[%s]" % ip6, 400),
+                                 ("[%s:7" % ip6, 400), (ip + ":7", 400), ("[::1]:7", 400)))):
+        c = hbone.Client(m.pods["plain"], address, m.good, m.root)
+        for authority, wanted in rows:
+            check(c.status(c.request(authority)) == wanted, "%s over %s: %d" % (authority, address, wanted))
+        c.close()
+
+
 def test_bytes_with_a_request_that_fails(m):
     """A client that does not wait for the answer: it is the same answer, with the same reason."""
     authority = m.pods["server"].ip + ":4445"
@@ -412,6 +429,49 @@ def test_key_exchange_and_server_name(m):
         check("New Session Ticket arrived" not in text, "no session tickets")
 
 
+def test_settings(m):
+    """What either role announces (ztunnel.md 2.3; windows and streams by design.md 4), and that a server means it."""
+    code = h2.settings.SettingCodes
+    seen = {}
+
+    class Looks(hbone.Server):
+        def _event(self, c, e):
+            if isinstance(e, h2.events.RemoteSettingsChanged):
+                seen.update({k: v.new_value for k, v in e.changed_settings.items()})
+            super()._event(c, e)
+
+    lone = m.pods["lone"]
+    both = {code.INITIAL_WINDOW_SIZE: 256 << 10, code.MAX_FRAME_SIZE: 1 << 20}
+    with Looks(lone, certs.issue(certs.load_ca(m.ca), lone.identity, m.dir + "/settings.pem"), m.root) as s, m.pods["client"].connect(lone.ip, 7) as k:
+        k.sendall(b"hello")
+        check(k.recv(5) == b"hello", "served", s.errors)
+    check(seen == {**both, code.ENABLE_PUSH: 0, code.MAX_HEADER_LIST_SIZE: 16 << 10}, "a client's", seen)
+    c = dial(m)
+    e = c.wait(h2.events.RemoteSettingsChanged)
+    got = {k: v.new_value for k, v in e.changed_settings.items()}
+    check(got == {**both, code.MAX_CONCURRENT_STREAMS: 1000, code.MAX_HEADER_LIST_SIZE: 64 << 10}, "a server's", got)
+    big = c.request(m.pods["server"].ip + ":7", headers=[("x-%d" % i, "y" * 1000) for i in range(60)])
+    check(c.status(big) == 200, "60 KiB of header fields")
+    check(c.h2.outbound_flow_control_window == 16 << 20, "the connection's window", c.h2.outbound_flow_control_window)
+    c.close()
+
+
+def test_client_hello(m):
+    """No server name (there is none to say); X25519 without a second try; nothing to resume (ztunnel.md 2.1)."""
+    lone = m.pods["lone"]
+    said = []
+    s = hbone.Server(lone, certs.issue(certs.load_ca(m.ca), lone.identity, m.dir + "/hello.pem"), m.root)
+    s.context.sni_callback = lambda tls, name, context: said.append((name, tls.session_reused))
+    c = m.capture(expression="tcp dst port 15008")
+    with s, m.pods["client"].connect(lone.ip, 7) as k:
+        k.sendall(b"hello")
+        check(k.recv(5) == b"hello", "served", s.errors)
+    hello = next(x[5] for x in c.stop().tcp() if x[2] == lone.ip and x[5][:1] == b"\x16")
+    check(said == [(None, False)], "no name, no session", said)
+    check(hello[5:6] == b"\1" and b"h2" in hello, "a ClientHello with ALPN h2", hello)
+    check(b"\0\x1d\0\x20" in hello, "a key share for X25519", hello)
+
+
 def test_broken_http2_ends_the_tunnel_only(m):
     c = dial(m)
     c.sock.sendall(b"\xff" * 400)
@@ -435,11 +495,8 @@ def test_certificates_on_disk(m):
 
 def test_wrong_server_identity_gets_no_byte(m):
     """A server with a valid certificate of another pod answers on an enrolled pod's address."""
-    lone = m.pod("lone", 2, account="lone")
-    lone.ready = True
-    m.pod_without_agent(lone)
+    lone = m.pods["lone"]
     ca = certs.load_ca(m.ca)
-    time.sleep(0.5)
     for identity, wanted in ((m.pods["client"].identity, False), ("spiffe://other.example/ns/demo/sa/lone", False), (lone.identity, True)):
         s = hbone.Server(lone, certs.issue(ca, identity, m.dir + "/lone.pem"), m.root)
         try:
