@@ -17,7 +17,8 @@ struct h2 {
 	const struct h2_events *events;
 	void *owner;
 	bool server, goaway_sent;
-	bool bomb; /* a header block too large to be meant */
+	bool bomb;   /* a header block too large to be meant */
+	bool broken; /* the peer has been told that it broke the protocol */
 	int emit_error;
 	int32_t unsent; /* the request that nghttp2 has just given up before sending it */
 	/* Header blocks arrive one at a time (RFC 9113 4.3), so one place to collect them serves all streams. */
@@ -175,6 +176,8 @@ static int frame_sent(nghttp2_session *s, const nghttp2_frame *f, void *user)
 	if (h->server && f->hd.type == NGHTTP2_HEADERS && (f->hd.flags & NGHTTP2_FLAG_END_STREAM) &&
 	    nghttp2_session_get_stream_remote_close(s, id) == 0)
 		nghttp2_submit_rst_stream(s, NGHTTP2_FLAG_NONE, id, NGHTTP2_NO_ERROR);
+	if (f->hd.type == NGHTTP2_GOAWAY && f->goaway.error_code != NGHTTP2_NO_ERROR)
+		h->broken = true;
 	return 0;
 }
 
@@ -387,6 +390,11 @@ int h2_send(struct h2 *h)
 bool h2_want_write(struct h2 *h)
 {
 	return nghttp2_session_want_write(h->session) != 0;
+}
+
+bool h2_broken(const struct h2 *h)
+{
+	return h->broken;
 }
 
 bool h2_finished(struct h2 *h)

@@ -75,7 +75,7 @@ static void send_frames(struct tunnel *t)
 	/* What is kept may be a request from before the peer knew. */
 	if (h2_finished(t->h2) ||
 	    (t->goaway && !t->n_conns && !t->rest && !tls_stream_blocked(&t->tls) && !h2_want_write(t->h2)))
-		tunnel_fail(t, WR_REASON_NONE);
+		tunnel_fail(t, h2_broken(t->h2) ? WR_REASON_H2_PROTOCOL : WR_REASON_NONE);
 }
 
 /* --- reading --- */

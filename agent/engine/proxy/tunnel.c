@@ -323,17 +323,18 @@ static void log_refused(const struct tunnel *t, enum wr_reason reason)
 	accesslog_write(&r);
 }
 
-/* Who sent too much of what costs the other side only: which limit that was. */
-static void log_flood(const struct tunnel *t)
+/* Who broke the protocol of a tunnel that was ready, or sent too much of what costs the other side only: which limit
+ * that was. */
+static void log_offence(const struct tunnel *t, enum wr_reason reason)
 {
 	struct accesslog_record r = {.src_addr = t->server ? t->remote : t->local,
 				     .dst_addr = t->server ? t->local : t->remote,
 				     .direction = t->server ? ACCESS_INBOUND : ACCESS_OUTBOUND,
-				     .reason = WR_REASON_H2_FLOOD,
+				     .reason = reason,
 				     .detail = h2_limit(t->h2),
 				     .early = true};
 
-	reason_count(WR_REASON_H2_FLOOD);
+	reason_count(reason);
 	accesslog_write(&r);
 }
 
@@ -344,8 +345,8 @@ void tunnel_fail(struct tunnel *t, enum wr_reason reason)
 
 	if (t->state == TUNNEL_CLOSED)
 		return;
-	if (reason == WR_REASON_H2_FLOOD)
-		log_flood(t);
+	if (reason == WR_REASON_H2_FLOOD || (reason == WR_REASON_H2_PROTOCOL && !unfinished))
+		log_offence(t, reason);
 	else if (t->server && unfinished && reason)
 		log_refused(t, reason);
 	handshake_over(t);

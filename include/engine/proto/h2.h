@@ -63,6 +63,8 @@ const char *h2_limit(const struct h2 *h);
 int h2_send(struct h2 *h);
 /* True when neither side has anything left to do: the connection can be closed. */
 bool h2_finished(struct h2 *h);
+/* Finished because the peer broke the protocol: it has been told so (RFC 9113 5.4.1). */
+bool h2_broken(const struct h2 *h);
 bool h2_want_write(struct h2 *h);
 
 /* Client: queues CONNECT with the three headers (NULL or "" are left out). The stream id, or -ENOMEM, -EMFILE when ids
