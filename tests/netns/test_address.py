@@ -86,6 +86,22 @@ def test_log_names_both_ends(m):
           inb["dst.hbone_addr"] == server.ip + ":11", "inbound fields", inb)
 
 
+def test_log_counts_as_the_local_app_does(m):
+    """What the pod's own app said is sent, what it heard is received (ztunnel.md 9.2), on every way."""
+    client, server, plain = m.pods["client"], m.pods["server"], m.pods["plain"]
+    for who, address, port, nodes in ((client, server.ip, 11, (1, 2)), (client, m.plain_vips[0], 80, (1,)), (plain, server.ip6, 11, (2,))):
+        before = {n: len(m.agents[n].access()) for n in nodes}
+        with who.connect(address, port) as s:
+            heard = len(s.makefile("rb").readline())
+            s.sendall(b"hello")
+            check(s.recv(5) == b"hello", "echo")
+            heard += 5
+        for n in nodes:
+            line = eventually(lambda: m.agents[n].access()[before[n]:], 3, "a line at node %d" % n)[-1]
+            sent, recv = (5, heard) if n == 1 else (heard, 5)
+            check((int(line["bytes_sent"]), int(line["bytes_recv"])) == (sent, recv), "%s to %s at node %d" % (who.name, address, n), line)
+
+
 def test_client_with_several_addresses(m):
     """The one that the client chose is the one that is seen, behind a tunnel as out of the mesh."""
     client, server, plain = m.pods["client"], m.pods["server"], m.pods["plain"]

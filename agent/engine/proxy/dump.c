@@ -57,11 +57,18 @@ static void add_pod(cJSON *o, const struct pod *p)
 	cJSON_AddStringToObject(o, "pod", name);
 }
 
+/* The socket of a plain connection that is not its `app`; NULL of a tunnelled one. */
+static const struct local *far_of(const struct conn *c)
+{
+	return c->relay ? &((const struct relay *)(const void *)c)->far : NULL;
+}
+
 static cJSON *dump_conn(const struct conn *c)
 {
 	static const char *const kinds[] = {"hbone", "tcp", "hbone", "plaintext"};
 	bool out = c->kind == CONN_OUT_HBONE || c->kind == CONN_OUT_TCP;
 	const struct workload *own = c->pod->workload, *src = out ? own : c->peer, *dst = out ? c->peer : own;
+	const struct local *far = far_of(c), *local = c->kind == CONN_IN_PLAIN ? far : &c->app;
 	cJSON *o = cJSON_CreateObject();
 
 	add_pod(o, c->pod);
@@ -85,8 +92,8 @@ static cJSON *dump_conn(const struct conn *c)
 	add_number(o, "age_ms", worker_now_ms(c->pod->w) - c->start_us / 1000);
 	add_number(o, "bytes_sent", c->bytes_sent);
 	add_number(o, "bytes_recv", c->bytes_recv);
-	add_number(o, "backlog_bytes", c->app.backlog);
-	add_tcp_info(o, "local_tcp_info", c->app.watch.fd);
+	add_number(o, "backlog_bytes", c->app.backlog + (far ? far->backlog : 0));
+	add_tcp_info(o, "local_tcp_info", local->watch.fd);
 	return o;
 }
 

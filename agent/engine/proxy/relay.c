@@ -14,11 +14,10 @@ static struct relay *relay_of(struct conn *c)
 	return container_of(c, struct relay, conn);
 }
 
-/* Which party a failed socket belongs to: `app` is the caller of outbound connections and the callee of inbound ones.
- */
+/* Which party a failed socket belongs to: `app` is the caller's, whether that is the pod's own app or calls it. */
 static enum wr_reason reset_reason(const struct conn *c, const struct local *l)
 {
-	return (l == &c->app) == (c->kind == CONN_OUT_TCP) ? WR_REASON_CLIENT_RESET : WR_REASON_SERVER_RESET;
+	return l == &c->app ? WR_REASON_CLIENT_RESET : WR_REASON_SERVER_RESET;
 }
 
 static void last_words_late(struct timer *t)
@@ -92,8 +91,10 @@ static bool move(struct conn *c, struct local *from, struct local *to, uint64_t 
 static void pump(struct conn *c)
 {
 	struct relay *r = relay_of(c);
+	bool out = c->kind == CONN_OUT_TCP;
+	uint64_t *request = out ? &c->bytes_sent : &c->bytes_recv, *answer = out ? &c->bytes_recv : &c->bytes_sent;
 
-	if (!move(c, &c->app, &r->far, &c->bytes_sent) || !move(c, &r->far, &c->app, &c->bytes_recv))
+	if (!move(c, &c->app, &r->far, request) || !move(c, &r->far, &c->app, answer))
 		return;
 	if (c->app.shut_done && r->far.shut_done && c->app.read_done && r->far.read_done)
 		conn_end(c, WR_REASON_NONE, false);

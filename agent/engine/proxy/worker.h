@@ -120,8 +120,8 @@ struct pod {
 enum conn_kind { CONN_OUT_HBONE, CONN_OUT_TCP, CONN_IN_HBONE, CONN_IN_PLAIN };
 enum conn_state { CONN_SETUP, CONN_OPEN, CONN_DEAD };
 
-/* One proxied connection. `app` is the pod's own side; the other side is a stream of a tunnel, or `struct relay`'s far.
- */
+/* One proxied connection. `app` is the pod's own side, but the caller's of plaintext inbound; the other side is a
+ * stream of a tunnel, or `struct relay`'s far. */
 struct conn {
 	struct list node;	 /* pod->conns; after conn_end worker->conns_doomed */
 	struct list tunnel_node; /* tunnel->conns */
