@@ -208,6 +208,19 @@ def test_reset_by_who_closed_its_half(m):
             second.close()
 
 
+def test_keepalive_on_every_hop(m):
+    """A party that is gone without a word is noticed: what the agent accepted, and what it dialled out of the mesh."""
+    for who, address, to in every_way(m):
+        near, far = connected(who, address, to)
+        member = who if who.enrolled is None else to
+        lines = [x for x in member.sh("ss", "-tnoH", "state", "established").stdout.splitlines() if ":4000 " in x]
+        # The app's own end has none; the agent's to a local app needs none.
+        want = 2 if to.enrolled is False else 1
+        check(sum("keepalive" in x for x in lines) == want, "%s to %s" % (who.name, address), lines)
+        near.close()
+        far.close()
+
+
 def test_urgent_data(m):
     """It stays where it is in the stream (RFC 6093), and nothing waits for it."""
     for who, address, to in every_way(m):
