@@ -7,6 +7,7 @@
 #include "agent/capture/capture.h"
 #include "engine/base/cleanup.h"
 #include "engine/base/limits.h"
+#include "engine/io/congestion.h"
 
 #include <cjson/cJSON.h>
 #include <ctype.h>
@@ -109,7 +110,7 @@ bool value_is_congestion(const char *v)
 	FILE *f;
 	char *word, *save;
 
-	if (!*v)
+	if (!strcmp(v, CONGESTION_AUTO) || !strcmp(v, CONGESTION_SYSTEM))
 		return true;
 	f = fopen("/proc/sys/net/ipv4/tcp_available_congestion_control", "re");
 	if (!f)

@@ -6,6 +6,7 @@
 #include "engine/base/addr.h"
 #include "engine/base/cleanup.h"
 #include "engine/base/version.h"
+#include "engine/io/congestion.h"
 
 #include <cjson/cJSON.h>
 #include <ctype.h>
@@ -95,9 +96,11 @@ static const struct option {
 	 "age at which a tunnel is replaced; its connections run on", .min = 1000, .max = 31536000000},
 	{"buffer-limit", SIZE, AT(buffer_limit), "64Mi", "BYTES", "memory for bytes that slow readers have not taken",
 	 .min = 1 << 20, .max = 1ull << 40},
-	{"tunnel-congestion", TEXT, AT(tunnel_congestion), "", "NAME",
-	 "congestion control of the tunnels, such as cubic or reno; empty: the system's", .ok = value_is_congestion,
-	 .want = "a name from /proc/sys/net/ipv4/tcp_available_congestion_control"},
+	{"tunnel-congestion", TEXT, AT(tunnel_congestion), CONGESTION_AUTO, "NAME",
+	 "congestion control of the tunnels, such as cubic; system: the system's; auto: that, but to peers within 1 ms "
+	 "cubic in the place of bbr, whose timers cost CPU",
+	 .ok = value_is_congestion,
+	 .want = "auto, system or a name from /proc/sys/net/ipv4/tcp_available_congestion_control"},
 	{"on-agent-loss", TEXT, AT(on_agent_loss), "closed", "closed|open",
 	 "what becomes of new connections while no agent runs", .ok = value_is_loss, .want = "closed or open"},
 	{"source-binding", TEXT, AT(source_binding), "known", "enforce|known|off",

@@ -75,7 +75,7 @@ def _die_with_parent():
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-class _Namespace:
+class Namespace:
     """With this, the calling thread is in a network namespace; sockets made there stay there."""
 
     def __init__(self, path):
@@ -239,7 +239,7 @@ class Pod:
         return self.ip if family == 4 else self.ip6 if family == 6 else "::ffff:" + self.ip
 
     def inside(self):
-        return _Namespace(self.netns)
+        return Namespace(self.netns)
 
     def socket(self, family=socket.AF_INET, kind=socket.SOCK_STREAM):
         with self.inside():

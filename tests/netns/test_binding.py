@@ -6,7 +6,7 @@ import socket
 import certs
 import hbone
 import h2.events
-from mesh import Mesh, _Namespace, check, eventually
+from mesh import Mesh, Namespace, check, eventually
 from policies import Trace, died
 
 FALLBACK = "together"
@@ -36,7 +36,7 @@ class Node:
         self.m = m
 
     def connect(self, address, port, timeout=10.0):
-        with _Namespace(self.m.node_netns(1)):
+        with Namespace(self.m.node_netns(1)):
             s = socket.socket()
         s.settimeout(timeout)
         s.bind((NODE, 0))

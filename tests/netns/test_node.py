@@ -11,7 +11,7 @@ import subprocess
 import time
 
 import certs
-from mesh import BUILD, _Namespace, check, eventually, LABEL, Mesh, Process, run, Skip
+from mesh import BUILD, Namespace, check, eventually, LABEL, Mesh, Process, run, Skip
 
 FALLBACK = "together"
 
@@ -363,7 +363,7 @@ def test_up_is_said_everywhere(m):
     late = "/run/netns/wr-%s-late" % m.id
     os.makedirs(a.dir, exist_ok=True)
     # Names without a file are a network namespace's.
-    with _Namespace(m.node_netns(1)):
+    with Namespace(m.node_netns(1)):
         sockets = [socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2)]
     for s, address in zip(sockets, (os.path.join(a.dir, "socket"), "\0warren-test-%s" % a.name)):
         with s:

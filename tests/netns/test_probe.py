@@ -7,7 +7,7 @@ import os
 import socket
 import struct
 
-from mesh import Mesh, _Namespace, check, eventually, run
+from mesh import Mesh, Namespace, check, eventually, run
 from policies import authorization, peer
 
 FALLBACK = True
@@ -38,7 +38,7 @@ def setup():
 def probe(m, port, family=4, timeout=1.0):
     """What a process of the node sees: 0 after an echo, or the error."""
     p = m.pods["server"]
-    with _Namespace(m.node_netns(1)):
+    with Namespace(m.node_netns(1)):
         s = socket.socket(socket.AF_INET if family == 4 else socket.AF_INET6)
     s.settimeout(timeout)
     try:
@@ -96,7 +96,7 @@ def test_a_probe_passes_every_policy(m):
 
 def test_a_probe_is_not_unmanaged(m):
     """It is not older than enrolment, though the agent does not carry it either: close --unmanaged leaves it alone."""
-    with _Namespace(m.node_netns(1)):
+    with Namespace(m.node_netns(1)):
         s = socket.socket()
     with s:
         s.settimeout(3)
@@ -155,7 +155,7 @@ def syn_of_nobody(m, port):
     total = sum(struct.unpack("!%dH" % (len(whole) // 2), whole))
     total = (total & 0xffff) + (total >> 16)
     header = header[:16] + struct.pack("!H", ~(total + (total >> 16)) & 0xffff) + header[18:]
-    with _Namespace(m.node_netns(1)):
+    with Namespace(m.node_netns(1)):
         s = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
     with s:
         s.settimeout(0.5)

@@ -101,12 +101,6 @@ void sock_notsent_lowat(int fd, unsigned bytes)
 	set_int(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, (int)bytes);
 }
 
-void sock_congestion(int fd, const char *name)
-{
-	if (name && *name)
-		(void)setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, (socklen_t)strlen(name));
-}
-
 void sock_give_up_after(int fd, unsigned ms)
 {
 	set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, (int)ms);

@@ -100,6 +100,7 @@ static cJSON *dump_conn(const struct conn *c)
 static cJSON *dump_tunnel(const struct tunnel *t)
 {
 	static const char *const states[] = {"dialing", "handshake", "settings", "ready", "closed"};
+	char congestion[CONGESTION_NAME] = "";
 	cJSON *o = cJSON_CreateObject();
 
 	add_pod(o, t->pod);
@@ -119,6 +120,9 @@ static cJSON *dump_tunnel(const struct tunnel *t)
 	add_number(o, "age_ms", worker_now_ms(t->pod->w) - t->created_ms);
 	add_number(o, "bytes_sent", t->tls.bytes_out);
 	add_number(o, "bytes_recv", t->tls.bytes_in);
+	if (t->watch.fd >= 0)
+		congestion_of(t->watch.fd, congestion);
+	add_text(o, "congestion", congestion);
 	add_tcp_info(o, "tcp_info", t->watch.fd);
 	return o;
 }

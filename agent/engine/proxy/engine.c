@@ -249,7 +249,8 @@ int engine_pod_add(struct engine *e, const struct engine_pod_config *cfg)
 		sock_nodelay(s->listeners[i]);
 		/* Accepted ones inherit it all. */
 		if (i == LISTEN_HBONE) {
-			sock_congestion(s->listeners[i], e->cfg.tunnel_congestion);
+			congestion_choose(&s->congestion, e->cfg.tunnel_congestion, s->listeners[i]);
+			congestion_begin(&s->congestion, s->listeners[i]);
 			continue;
 		}
 		sock_keepalive(s->listeners[i]);

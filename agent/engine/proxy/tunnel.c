@@ -31,7 +31,7 @@ static int dial(struct pod *p, const struct ip_addr *client, const struct ip_por
 		return fd;
 	sock_nodelay(fd);
 	sock_notsent_lowat(fd, LIMIT_NOTSENT_BYTES);
-	sock_congestion(fd, p->w->e->cfg.tunnel_congestion);
+	congestion_begin(&p->shared->congestion, fd);
 	/* The peer's app is to see the address this client used, also in a pod with several. */
 	if (ip_addr_is_v4(client) != v6) {
 		r = sock_bind_address(fd, v6, client);
@@ -146,6 +146,7 @@ int tunnel_start_tls(struct tunnel *t)
 	SSL *ssl;
 
 	tunnel_life_prepare(t);
+	congestion_connected(&t->pod->shared->congestion, t->watch.fd);
 	ssl = t->server ? tls_identity_server_ssl(t->identity, &t->verify)
 			: tls_identity_client_ssl(t->identity, &t->verify);
 	t->state = TUNNEL_HANDSHAKE;

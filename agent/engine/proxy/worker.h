@@ -7,6 +7,7 @@
 #pragma once
 #include "engine/base/list.h"
 #include "engine/base/log.h"
+#include "engine/io/congestion.h"
 #include "engine/io/loop.h"
 #include "engine/io/sock.h"
 #include "engine/io/tls_stream.h"
@@ -78,6 +79,7 @@ struct pod_shared {
 	unsigned own_fds;      /* those that it needs without any */
 	atomic_uint acceptors; /* workers that still accept: the last closes the listeners */
 	struct engine *e;
+	struct congestion congestion; /* of its tunnels */
 	uint32_t number;
 	int netns_fd;
 	int listeners[3];

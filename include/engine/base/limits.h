@@ -111,6 +111,8 @@
 /* First pause before a refused next hop is tried again; doubled up to the maximum. */
 #define LIMIT_RETRY_FIRST_MS 20
 #define LIMIT_RETRY_MAX_MS 250
+/* A round trip below this is within one data centre: no timers between bursts (--tunnel-congestion=auto). */
+#define LIMIT_NEAR_US 1000
 /* Unsent bytes in the kernel's queue of a tunnel: beyond, the apps wait instead of the queue growing. */
 #define LIMIT_NOTSENT_BYTES (512 * 1024)
 /* Source ports tried first for inbound dials, from here to 65535: outside the usual ip_local_port_range, so the caller

@@ -29,8 +29,6 @@ void sock_nodelay(int fd);
 /* An urgent byte (RFC 6093) stays in its place in the stream; otherwise it would be lost. */
 void sock_urgent_inline(int fd);
 void sock_notsent_lowat(int fd, unsigned bytes);
-/* Congestion control by name; NULL or empty leaves the system's. */
-void sock_congestion(int fd, const char *name);
 /* bind(2) and connect(2) in the family of `v6`, to which the address must belong or be mapped. 0, a connection under
  * way included, or -errno. */
 int sock_bind(int fd, bool v6, const struct ip_port *from);

@@ -24,8 +24,7 @@ struct engine_config {
 	unsigned workers;
 	unsigned busy_poll_us; /* loop_set_busy_poll */
 	uint64_t buffer_limit; /* bytes of stream data that all workers together may hold */
-	/* Of the tunnels' sockets (tcp(7) TCP_CONGESTION); NULL or empty: the system's. bbr without an fq qdisc paces
-	 * by a timer for every 64 KiB, which costs a fifth of the sender's CPU. Borrowed. */
+	/* Of the tunnels' sockets, as congestion_choose() takes it. Borrowed. */
 	const char *tunnel_congestion;
 	unsigned dial_timeout_ms;   /* deadline of a whole outbound set-up: dial, TLS, SETTINGS, CONNECT, retries */
 	uint64_t tunnel_max_age_ms; /* then a tunnel is replaced; 0: never for its age */
