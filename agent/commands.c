@@ -152,6 +152,8 @@ static void status_counted(void *arg, cJSON *rows)
 	pods_alarms(n->pods, list);
 	trust_keeper_alarms(n->keeper, list);
 	cert_store_alarms(n->certs, list);
+	if (capture_alarm(n->capture))
+		cJSON_AddItemToArray(list, cJSON_CreateString(capture_alarm(n->capture)));
 	cJSON_AddItemToObject(o, "without", cJSON_Duplicate(n->without, true));
 	pods = cJSON_AddObjectToObject(o, "pods");
 	cJSON_AddNumberToObject(pods, "enrolled", counts.enrolled);

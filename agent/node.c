@@ -98,6 +98,7 @@ static void offer_inherited(struct node *n)
 static void model_changed(void *arg, const struct model_delta *d)
 {
 	struct node *n = arg;
+	bool was_behind = capture_alarm(n->capture);
 	int r;
 
 	/* The workers know a pod before its first connection arrives, capture knows before a label takes
@@ -112,8 +113,8 @@ static void model_changed(void *arg, const struct model_delta *d)
 		return; /* pods and pins are the successor's */
 	}
 	r = capture_apply_model(n->capture, n->model, d);
-	if (r < 0)
-		log_error("agent", "capture cannot follow the configuration: %s", strerror(-r));
+	if (r < 0 && !was_behind)
+		log_error("agent", "ALARM: %s", capture_alarm(n->capture));
 	n->source_read = true;
 	node_hint_name(n);
 	pods_apply(n->pods, d);

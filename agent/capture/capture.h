@@ -135,9 +135,11 @@ int capture_leftovers(struct capture *c, struct capture_leftover **ret, size_t *
 
 /* `m`: the model after `d` was applied to it. The first call after capture_open also removes what an earlier
  * agent left and `m` does not know: its delta is the whole first state. 0, or -E2BIG when
- * CAPTURE_MAX_DESTINATIONS is reached. Known VIPs (captured even outside the mesh ranges) and known
- * un-enrolled pod addresses (never captured). */
+ * CAPTURE_MAX_DESTINATIONS is reached; what had no room is tried again with each later change. Known VIPs (captured
+ * even outside the mesh ranges) and known un-enrolled pod addresses (never captured). */
 int capture_apply_model(struct capture *c, const struct model *m, const struct model_delta *d);
+/* What it means that some of them are not in the kernel since the last call, or NULL: all are. Static. */
+const char *capture_alarm(const struct capture *c);
 
 /* One TCP socket of a pod's namespace: a listener, or one end of a connection. */
 struct capture_socket {

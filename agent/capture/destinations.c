@@ -112,6 +112,37 @@ static void sweep(struct capture *c, const struct model *m)
 	}
 }
 
+/* All of them: those that had no room may have some now. */
+static int update_all(struct capture *c, const struct model *m)
+{
+	struct table_iter workloads = {0}, services = {0};
+	const struct workload *w;
+	const struct service *s;
+	int first = 0, r;
+
+	while ((w = table_next(&c->workloads, &workloads))) {
+		r = update_list(c, m, w->addrs, w->n_addrs);
+		first = first ? first : r;
+	}
+	while ((s = table_next(&c->services, &services))) {
+		r = update_list(c, m, s->vips, s->n_vips);
+		first = first ? first : r;
+	}
+	return first;
+}
+
+#define TEXT(x) #x
+#define NUMBER(x) TEXT(x)
+#define BEYOND ": Services beyond are captured only inside --mesh-cidr"
+
+const char *capture_alarm(const struct capture *c)
+{
+	return !c->behind	     ? NULL
+	       : c->behind == -E2BIG ? "the kernel's list of addresses is full (" NUMBER(
+					       CAPTURE_MAX_DESTINATIONS) " Services and pods outside the mesh)" BEYOND
+				     : "the kernel's list of addresses cannot be written" BEYOND;
+}
+
 int capture_apply_model(struct capture *c, const struct model *m, const struct model_delta *d)
 {
 	int first = 0, r;
@@ -136,5 +167,8 @@ int capture_apply_model(struct capture *c, const struct model *m, const struct m
 		sweep(c, m);
 		c->swept = true;
 	}
+	if (c->behind && first == 0)
+		first = update_all(c, m);
+	c->behind = first;
 	return first;
 }

@@ -37,6 +37,7 @@ struct capture {
 	int maps[MAP_MAX_];
 	uint32_t tw_rcv_nxt; /* see struct wr_pod_constants; found at the first load */
 	bool open_on_loss, every_probe, tcx, sockops, readonly, swept;
+	int behind; /* why not all of the model's destinations are in the kernel: -errno */
 	enum anti_spoof anti_spoof;
 	char *assume_missing;
 	/* Objects as last applied, for what their successors no longer have: by uid and by hostname. */

@@ -154,9 +154,58 @@ static void test_model_changes(void **state)
 	model_free(m);
 }
 
+/* Addresses of `s` from 11.0.0.0 on. */
+static void add_vips(struct service *s, size_t n)
+{
+	s->vips = calloc(n, sizeof(*s->vips));
+	s->n_vips = n;
+	for (size_t i = 0; i < n; i++) {
+		char text[24];
+
+		snprintf(text, sizeof(text), "11.%zu.%zu.%zu", i >> 16, i >> 8 & 255, i & 255);
+		assert_int_equal(ip_addr_parse(text, &s->vips[i]), 0);
+	}
+}
+
+static void test_more_destinations_than_there_is_room_for(void **state)
+{
+	struct fixture *f = *state;
+	struct model *m = model_new();
+	struct model_delta *d = model_delta_new();
+	struct service *s = service_new();
+	struct workload *w = workload_new();
+	struct ip_addr last;
+	uint32_t flags;
+
+	s->hostname = strdup("many.default.svc.cluster.local");
+	add_vips(s, CAPTURE_MAX_DESTINATIONS + 1);
+	last = s->vips[CAPTURE_MAX_DESTINATIONS];
+	assert_int_equal(model_delta_add_service(d, s), 0);
+	assert_int_equal(model_apply(m, d), 0);
+	assert_null(capture_alarm(f->capture));
+	assert_int_equal(capture_apply_model(f->capture, m, d), -E2BIG);
+	assert_non_null(capture_alarm(f->capture));
+	assert_int_not_equal(bpf_map_lookup_elem(f->capture->maps[MAP_DEST], &last, &flags), 0);
+	model_delta_free(d);
+	/* Room for it, and the next change, whatever that is. */
+	assert_int_equal(bpf_map_delete_elem(f->capture->maps[MAP_DEST], &s->vips[0]), 0);
+	s->vips[0] = last;
+	d = model_delta_new();
+	w->uid = strdup("cluster//Pod/default/other");
+	assert_int_equal(model_delta_add_workload(d, w), 0);
+	assert_int_equal(model_apply(m, d), 0);
+	assert_int_equal(capture_apply_model(f->capture, m, d), 0);
+	assert_null(capture_alarm(f->capture));
+	assert_int_equal(bpf_map_lookup_elem(f->capture->maps[MAP_DEST], &last, &flags), 0);
+	assert_int_equal(flags, WR_DEST_VIP);
+	model_delta_free(d);
+	model_free(m);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(test_more_destinations_than_there_is_room_for, setup, fixture_free),
 		cmocka_unit_test_setup_teardown(test_agent_present, setup, fixture_free),
 		cmocka_unit_test_setup_teardown(test_agent_absent, setup, fixture_free),
 		cmocka_unit_test_setup_teardown(test_foreign_sockets, setup, fixture_free),
