@@ -2,6 +2,7 @@
 """Peers with a valid certificate that send frames of no use, by hand and as fast as they can: their tunnel ends, with a
 reason, and no other does. What apps cause, however often, ends nothing. WR_SCALE=10 runs the long forms."""
 import contextlib
+import signal
 import socket
 import ssl
 import struct
@@ -286,6 +287,28 @@ def test_bytes_one_by_one(m):
 
 
 test_bytes_one_by_one.seconds = 120
+
+
+def test_last_words_of_a_lost_tunnel(m):
+    """A peer leaves more behind than one round takes, and resets: what it said is heard out, and others are served between."""
+    agent, server = m.agents[2], m.pods["server"]
+    lost, other = Raw(m), Raw(m)
+    check(lost.opened(m, 1) and other.opened(m, 1), "open")
+    caller = lost.sock.getsockname()
+    agent.process.signal(signal.SIGSTOP)
+    lost.send(b"".join(connect(m, k, port=15001) for k in range(3, 1803, 2)))
+    lost.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    lost.close()
+    other.send(b"".join(connect(m, k, port=15001) for k in range(3, 203, 2)))
+    gone = "%s:%d" % caller
+    eventually(lambda: gone not in server.sh("ss", "-Htn", "state", "established").stdout, 5, "the reset has come")
+    agent.process.signal(signal.SIGCONT)
+    mine = lambda r, s: r["src.addr"] == "%s:%d" % s.getsockname()
+    eventually(lambda: sum(mine(r, other.sock) for r in agent.access()) >= 100, 10, "the other's requests are answered")
+    end = eventually(lambda: [i for i, r in enumerate(agent.access()) if r["src.addr"] == gone and r.get("error", "").startswith("tunnel_lost")], 10, "the lost one has ended")
+    served = [i for i, r in enumerate(agent.access()) if mine(r, other.sock)]
+    check(served[99] < end[0], "all of the other's are answered before", served, end)
+    other.close()
 
 
 def test_aborts_of_callers(m):

@@ -8,7 +8,6 @@
 #include "engine/base/cleanup.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -136,7 +135,7 @@ static unsigned turns_of_round(const struct tunnel *t)
 		w->turns_round = loop_round(w->loop);
 		w->turns = LIMIT_TURNS_A_ROUND;
 	}
-	return t->lost ? UINT_MAX : 1 + w->turns / 2;
+	return 1 + w->turns / 2;
 }
 
 /* As many of the bytes as this round allows: their number, or negative, and the tunnel has ended. */
@@ -222,20 +221,28 @@ static void read_frames(struct tunnel *t)
 	session_flush_soon(t);
 }
 
-/* The peer hears nothing any more. Its last words, which came before, still count: also what would wait for later
- * rounds, as there are none. */
+/* Goes on with a lost tunnel, and ends it once nothing is left. */
+static void hear_out(struct tunnel *t)
+{
+	read_frames(t);
+	if (!t->read_more)
+		tunnel_fail(t, WR_REASON_TUNNEL_LOST);
+}
+
+/* The peer hears nothing any more. Its last words, which came before, still count: megabytes may lie in the kernel, and
+ * others are served between. */
 static void lose(struct tunnel *t)
 {
 	t->lost = true;
 	tls_stream_readable(&t->tls);
-	do
-		read_frames(t);
-	while (t->read_more && t->state != TUNNEL_CLOSED);
-	tunnel_fail(t, WR_REASON_TUNNEL_LOST);
+	tunnel_close_to_new(t);
+	hear_out(t);
 }
 
 void session_flush(struct tunnel *t)
 {
+	if (t->lost)
+		return;
 	task_cancel(&t->flush);
 	if ((t->state == TUNNEL_SETTINGS || t->state == TUNNEL_READY) && !tls_stream_blocked(&t->tls))
 		send_frames(t);
@@ -245,6 +252,10 @@ void session_flush_due(struct task *task)
 {
 	struct tunnel *t = container_of(task, struct tunnel, flush);
 
+	if (t->lost) {
+		hear_out(t);
+		return;
+	}
 	if (t->read_more)
 		read_frames(t);
 	if (t->state == TUNNEL_CLOSED || tls_stream_blocked(&t->tls))
@@ -315,6 +326,9 @@ void session_event(struct watch *w, uint32_t events)
 	struct tunnel *t = container_of(w, struct tunnel, watch);
 	int r;
 
+	/* The flush task is at it. */
+	if (t->lost)
+		return;
 	if (t->state == TUNNEL_DIALING) {
 		r = sock_error(w->fd);
 		if (r < 0) {
