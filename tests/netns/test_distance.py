@@ -3,11 +3,12 @@
 import fcntl
 import os
 import select
+import signal
 import struct
 import threading
 import time
 
-from mesh import Mesh, Namespace, Skip, check, run
+from mesh import Mesh, Namespace, Skip, check, eventually, run
 
 FALLBACK = False
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 1, 0x1000
@@ -107,3 +108,26 @@ def test_near_and_far(m):
             check(of_tunnels(m, near) == [{system}, {system}], "near, as the system", of_tunnels(m, near))
     finally:
         way.close()
+
+
+def test_successor_chooses_anew(m):
+    """The listeners that it takes over have what its predecessor chose."""
+    client, near = m.pods["client"], m.pods["near"]
+    system = client.sh("cat", "/proc/sys/net/ipv4/tcp_congestion_control").stdout.strip()
+    other = next((c for c in client.sh("cat", "/proc/sys/net/ipv4/tcp_available_congestion_control").stdout.split() if c != system), None)
+    if not other:
+        raise Skip("the kernel has one congestion control only")
+    for a in m.agents.values():
+        a.kill()
+        a.start(extra=["--tunnel-congestion=" + other])
+    with opened(m, near):
+        check(of_tunnels(m, near) == [{other}, {other}], "the predecessor's", of_tunnels(m, near))
+    for a in m.agents.values():
+        old = a.process
+        a.start(wait=False, extra=["--tunnel-congestion=system", "--takeover"])
+        eventually(lambda: "a successor has taken over" in old.output(), 15, "the successor has the listeners")
+        old.signal(signal.SIGTERM)
+        eventually(lambda: not old.running(), 20, "the predecessor ends")
+        a.wait_up()
+    with opened(m, near):
+        check(of_tunnels(m, near) == [{system}, {system}], "the successor's", of_tunnels(m, near))
