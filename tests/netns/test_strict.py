@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 
-from mesh import Mesh, SANITIZER, check, eventually, libc, scaled
+from mesh import check, eventually, libc, Mesh, SANITIZER, scaled
 from policies import Trace, authorization
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -207,7 +207,7 @@ def test_a_flood_of_syns(m):
     check(refused > 1000 * took, "refused by the kernel", refused)
     check(during["ok"] and during["count"] == 5000, "another pod is served", during)
     check(cpu < took / 2, "the agent has little to do with it", cpu, took)
-    check(a.rss_kib() - rss < 16 * 1024, "nor keeps anything of it", a.rss_kib() - rss)
+    check(SANITIZER or a.rss_kib() - rss < 16 * 1024, "nor keeps anything of it", a.rss_kib() - rss)
     check(len(lines(m)) - said < 3000 * (took + 1), "lines are bounded", len(lines(m)) - said)
     check(dial(m, "plain") == errno.ECONNREFUSED and dial(m, "meshed") == 0, "and all is as before")
     return "%d SYN/s, agent %.2f s of CPU in %.1f s, a round trip of others %.0f us, before %.0f us" % (

@@ -234,6 +234,7 @@ struct plugin {
 	const char *key;
 	enum { PKCS8, TRADITIONAL, ENCRYPTED } form;
 	bool chain_inter, chain_root, refused;
+	bool chain_old; /* the one before, of the same key */
 };
 
 static EVP_PKEY *plugin_key(const struct plugin *p)
@@ -258,9 +259,21 @@ static void put_plugin(const char *dir, const struct plugin *p, const struct zoo
 			    *key = p->form == TRADITIONAL ? traditional_pem(inter.key, !strcmp(p->key, "P-256"))
 				   : p->form == ENCRYPTED ? encrypted_pem(inter.key)
 							  : zoo_key_pem(inter.key);
+	_cleanup_free_ char *before = NULL;
 	char chain[8192];
 
-	snprintf(chain, sizeof(chain), "%s%s%s", p->chain_inter ? cert : "", above, p->chain_root ? root : "");
+	if (p->chain_old) {
+		struct zoo_cert old;
+
+		spec.from = -7200;
+		spec.until = -3600;
+		EVP_PKEY_up_ref(spec.key);
+		old = zoo_make(&spec);
+		before = zoo_pem(old.x);
+		zoo_free(&old);
+	}
+	snprintf(chain, sizeof(chain), "%s%s%s%s", p->chain_inter ? cert : "", before ? before : "", above,
+		 p->chain_root ? root : "");
 	put(dir, "ca-cert.pem", cert);
 	put(dir, "ca-key.pem", key);
 	put(dir, "cert-chain.pem", chain);
@@ -272,10 +285,14 @@ static void put_plugin(const char *dir, const struct plugin *p, const struct zoo
 static void operators_ca_of_each_kind(void **state)
 {
 	static const struct plugin kinds[] = {
-		{"RSA", PKCS8, true, true, false},	   {"RSA", TRADITIONAL, true, false, false},
-		{"P-256", TRADITIONAL, true, true, false}, {"P-256", PKCS8, false, false, false},
-		{"P-384", PKCS8, false, true, false},	   {"P-256", ENCRYPTED, true, true, true},
-		{"ED25519", PKCS8, true, true, true},
+		{.key = "RSA", .chain_inter = true, .chain_root = true},
+		{.key = "RSA", .form = TRADITIONAL, .chain_inter = true},
+		{.key = "P-256", .form = TRADITIONAL, .chain_inter = true, .chain_root = true},
+		{.key = "P-256"},
+		{.key = "P-256", .chain_old = true},
+		{.key = "P-384", .chain_root = true},
+		{.key = "P-256", .form = ENCRYPTED, .chain_inter = true, .chain_root = true, .refused = true},
+		{.key = "ED25519", .chain_inter = true, .chain_root = true, .refused = true},
 	};
 	struct zoo_cert root = zoo_make_ca(NULL, "root", NULL), mid = zoo_make_ca(&root, "mid", NULL);
 	_cleanup_free_ char *root_text = zoo_pem(root.x);

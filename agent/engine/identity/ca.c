@@ -74,11 +74,13 @@ static int adopt(struct ca *ca, const char *names[2], const char *certs_text, co
 static int complete_chain(struct ca *ca)
 {
 	X509 *there = ca_cert_of_key(ca->chain_pem, ca->key);
+	/* An older one of the same key may be there. */
+	bool whole_already = there && !X509_cmp(there, ca->cert);
 	_cleanup_free_ char *first = NULL;
 	char *whole;
 
 	X509_free(there);
-	if (there || X509_check_issued(ca->cert, ca->cert) == X509_V_OK)
+	if (whole_already || X509_check_issued(ca->cert, ca->cert) == X509_V_OK)
 		return 0;
 	first = ca_cert_pem(ca->cert);
 	if (!first || asprintf(&whole, "%s%s", first, ca->chain_pem) < 0)
