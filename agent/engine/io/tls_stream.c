@@ -14,20 +14,19 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#define STAGE_BYTES 16384
 /* Pieces from this size on are encrypted where they lie; smaller ones are joined first. */
 #define STAGE_PIECE_MAX 4096
 
 /* RFC 8446 5.1 and 5.2: a record's header, its content, and both with the content's type and the tag. */
-#define HEADER_BYTES 5
-#define CONTENT_BYTES 16384
-#define RECORD_BYTES (HEADER_BYTES + CONTENT_BYTES + 1 + 16)
+#define HEADER_BYTES SSL3_RT_HEADER_LENGTH
+#define CONTENT_BYTES SSL3_RT_MAX_PLAIN_LENGTH
+#define RECORD_BYTES (HEADER_BYTES + CONTENT_BYTES + 1 + EVP_GCM_TLS_TAG_LEN)
 
 /* One per thread: only one stream is between begin and end at a time. */
 struct gather {
 	struct tls_stream *owner;
 	size_t len, stage_len;
-	uint8_t stage[STAGE_BYTES];
+	uint8_t stage[CONTENT_BYTES];
 	uint8_t bytes[LIMIT_GATHER_BYTES];
 };
 
@@ -463,7 +462,7 @@ int tls_stream_write(struct tls_stream *t, const uint8_t *data, size_t len)
 
 	if (t->error)
 		return t->error;
-	if (len >= STAGE_PIECE_MAX || gather->stage_len + len > STAGE_BYTES) {
+	if (len >= STAGE_PIECE_MAX || gather->stage_len + len > CONTENT_BYTES) {
 		r = stage_flush(t);
 		if (r < 0)
 			return r;

@@ -53,7 +53,7 @@ int conn_new(struct pod *p, enum conn_kind kind, struct conn **ret)
 	c->kind = (uint8_t)kind;
 	c->app.watch.fd = -1;
 	if (relay)
-		((struct relay *)(void *)c)->far.watch.fd = -1;
+		relay_of(c)->far.watch.fd = -1;
 	c->window = LIMIT_STREAM_WINDOW_START;
 	c->start_us = clock_now_us();
 	list_init(&c->tunnel_node);
@@ -114,6 +114,27 @@ void conn_opened(struct conn *c)
 	loop_timer_cancel(c->pod->w->loop, &c->timer);
 	if (log_enabled(LOG_DEBUG_LEVEL))
 		write_log(c, true);
+}
+
+static void last_words_late(struct timer *t)
+{
+	struct conn *c = container_of(t, struct conn, timer);
+
+	conn_end(c, c->reason, true);
+}
+
+bool conn_side_failed(struct conn *c, const struct local *side, enum wr_reason reason, bool heard)
+{
+	if (side->error == -ENOMEM || !side->readable || !heard) {
+		conn_end(c, side->error == -ENOMEM ? WR_REASON_INTERNAL : reason, true);
+		return false;
+	}
+	if (timer_armed(&c->timer))
+		return false;
+	c->reason = (uint8_t)reason;
+	c->timer.fn = last_words_late;
+	loop_timer_set(c->pod->w->loop, &c->timer, LIMIT_LAST_WORDS_MS);
+	return true;
 }
 
 void conn_log_refused(enum accesslog_direction direction, const struct ip_port *src, const struct ip_port *dst,

@@ -60,7 +60,7 @@ static void add_pod(cJSON *o, const struct pod *p)
 /* The socket of a plain connection that is not its `app`; NULL of a tunnelled one. */
 static const struct local *far_of(const struct conn *c)
 {
-	return c->relay ? &((const struct relay *)(const void *)c)->far : NULL;
+	return c->relay ? &container_of(c, struct relay, conn)->far : NULL;
 }
 
 static cJSON *dump_conn(const struct conn *c)

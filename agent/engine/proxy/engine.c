@@ -221,9 +221,6 @@ static void act_pod_add(struct command *c)
 	c->identity = NULL;
 }
 
-/* Listeners, and its namespace: the engine's and that of whoever enrolled it. */
-#define POD_DESCRIPTORS (LISTENERS + 2)
-
 int engine_pod_add(struct engine *e, const struct engine_pod_config *cfg)
 {
 	struct pod_shared *s = calloc(1, sizeof(*s));
@@ -234,13 +231,12 @@ int engine_pod_add(struct engine *e, const struct engine_pod_config *cfg)
 	s->acceptors = e->n_workers;
 	s->e = e;
 	s->number = cfg->number;
-	s->own_fds = POD_DESCRIPTORS;
 	if (table_get(&e->pods, &s->number, sizeof(s->number)) ||
 	    table_put(&e->pods, &s->number, sizeof(s->number), s, NULL)) {
 		free(s);
 		return -EEXIST;
 	}
-	atomic_fetch_add_explicit(&e->fds, s->own_fds, memory_order_relaxed);
+	atomic_fetch_add_explicit(&e->fds, POD_DESCRIPTORS, memory_order_relaxed);
 	s->netns_fd = cfg->netns_fd;
 	s->listeners[LISTEN_OUTBOUND] = cfg->listen_outbound;
 	s->listeners[LISTEN_INBOUND] = cfg->listen_inbound;

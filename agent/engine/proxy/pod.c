@@ -131,7 +131,7 @@ struct pod_shared *pod_shared_unref(struct pod_shared *s)
 	close_listeners(s);
 	if (s->netns_fd >= 0)
 		close(s->netns_fd);
-	atomic_fetch_sub_explicit(&s->e->fds, s->own_fds, memory_order_relaxed);
+	atomic_fetch_sub_explicit(&s->e->fds, POD_DESCRIPTORS, memory_order_relaxed);
 	if (s->done)
 		loop_post(s->e->cfg.control, &s->done_msg);
 	else

@@ -9,38 +9,19 @@
 
 #include <errno.h>
 
-static struct relay *relay_of(struct conn *c)
-{
-	return container_of(c, struct relay, conn);
-}
-
 /* Which party a failed socket belongs to: `app` is the caller's, whether that is the pod's own app or calls it. */
 static enum wr_reason reset_reason(const struct conn *c, const struct local *l)
 {
 	return l == &c->app ? WR_REASON_CLIENT_RESET : WR_REASON_SERVER_RESET;
 }
 
-static void last_words_late(struct timer *t)
-{
-	struct conn *c = container_of(t, struct conn, timer);
-
-	conn_end(c, reset_reason(c, c->app.error ? &c->app : &relay_of(c)->far), true);
-}
-
-/* By a reset, mostly: what was said before it is passed on before it, as TCP does. move comes to the end. */
+/* move comes to the end of what it said. */
 static void fail(struct conn *c, struct local *l)
 {
 	const struct local *other = l == &c->app ? &relay_of(c)->far : &c->app;
 
-	if (l->error == -ENOMEM || !l->readable || other->error || c->state != CONN_OPEN) {
-		conn_end(c, l->error == -ENOMEM ? WR_REASON_INTERNAL : reset_reason(c, l), true);
-		return;
-	}
-	if (timer_armed(&c->timer))
-		return;
-	c->timer.fn = last_words_late;
-	loop_timer_set(c->pod->w->loop, &c->timer, LIMIT_LAST_WORDS_MS);
-	loop_defer(c->pod->w->loop, &relay_of(c)->more);
+	if (conn_side_failed(c, l, reset_reason(c, l), !other->error && c->state == CONN_OPEN))
+		loop_defer(c->pod->w->loop, &relay_of(c)->more);
 }
 
 /* Moves bytes one way until the source is empty, the target is full, or the round is over. False: the connection ended.

@@ -127,10 +127,8 @@ static void say_why(struct tunnel *t)
 }
 
 /* This tunnel's share of the frames that begin or end streams in this round. */
-static unsigned turns_of_round(const struct tunnel *t)
+static unsigned turns_of_round(struct worker *w)
 {
-	struct worker *w = t->pod->w;
-
 	if (w->turns_round != loop_round(w->loop)) {
 		w->turns_round = loop_round(w->loop);
 		w->turns = LIMIT_TURNS_A_ROUND;
@@ -142,7 +140,7 @@ static unsigned turns_of_round(const struct tunnel *t)
 static ssize_t parse(struct tunnel *t, const uint8_t *data, size_t len)
 {
 	struct worker *w = t->pod->w;
-	unsigned share = turns_of_round(t), left = share;
+	unsigned share = turns_of_round(w), left = share;
 	ssize_t n = h2_recv(t->h2, data, len, worker_now_ms(w), &left);
 
 	w->turns -= share - left < w->turns ? share - left : w->turns;

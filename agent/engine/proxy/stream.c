@@ -21,27 +21,12 @@ static void check_finished(struct conn *c)
 		conn_end(c, WR_REASON_NONE, false);
 }
 
-static void last_words_late(struct timer *t)
-{
-	struct conn *c = container_of(t, struct conn, timer);
-
-	conn_end(c, app_reason(c), true);
-}
-
-/* By a reset, mostly: what the app said before it is heard before it, as TCP does. stream_pull comes to the end. */
+/* stream_pull comes to the end of what it said. */
 static void app_failed(struct conn *c)
 {
-	/* Its own event says so, and knows the answer. */
-	if (!c->established)
+	/* Before, its own event says so, and knows the answer. */
+	if (!c->established || !conn_side_failed(c, &c->app, app_reason(c), c->stream_open))
 		return;
-	if (c->app.error == -ENOMEM || !c->app.readable || !c->stream_open) {
-		conn_end(c, c->app.error == -ENOMEM ? WR_REASON_INTERNAL : app_reason(c), true);
-		return;
-	}
-	if (timer_armed(&c->timer))
-		return;
-	c->timer.fn = last_words_late;
-	loop_timer_set(c->pod->w->loop, &c->timer, LIMIT_LAST_WORDS_MS);
 	h2_resume(c->tunnel->h2, c->stream_id);
 	session_flush_soon(c->tunnel);
 }

@@ -5,6 +5,7 @@
  * engine`, whose fields are constant after the start or atomic.
  */
 #pragma once
+#include "engine/base/cleanup.h"
 #include "engine/base/list.h"
 #include "engine/base/log.h"
 #include "engine/io/congestion.h"
@@ -76,7 +77,6 @@ struct worker {
 struct pod_shared {
 	atomic_uint refs;
 	atomic_ulong fds;      /* of this pod's connections, over all workers */
-	unsigned own_fds;      /* those that it needs without any */
 	atomic_uint acceptors; /* workers that still accept: the last closes the listeners */
 	struct engine *e;
 	struct congestion congestion; /* of its tunnels */
@@ -90,6 +90,10 @@ struct pod_shared {
 };
 
 enum listener_kind { LISTEN_OUTBOUND, LISTEN_INBOUND, LISTEN_HBONE, LISTENERS };
+
+/* What a pod needs without any connection: listeners, and its namespace twice, the engine's and that of whoever
+ * enrolled it. */
+#define POD_DESCRIPTORS (LISTENERS + 2)
 
 struct listener {
 	struct watch watch;
@@ -163,6 +167,11 @@ struct relay {
 	struct local far;
 	struct task more;
 };
+
+static inline struct relay *relay_of(struct conn *c)
+{
+	return container_of(c, struct relay, conn);
+}
 
 enum tunnel_state { TUNNEL_DIALING, TUNNEL_HANDSHAKE, TUNNEL_SETTINGS, TUNNEL_READY, TUNNEL_CLOSED };
 
@@ -251,6 +260,10 @@ void conn_log_refused(enum accesslog_direction direction, const struct ip_port *
 		      enum wr_reason reason);
 /* Both of its sides are up: bytes may move. Says so at the log level debug. */
 void conn_opened(struct conn *c);
+/* One side's socket has failed, by a reset mostly; `heard`: the other can still be told something. What it said before
+ * is heard before the end, as with TCP, if there is room for it within LIMIT_LAST_WORDS_MS. True, once: there is such,
+ * and the caller sees to its being read; otherwise the connection has ended for `reason`, or is at it. */
+bool conn_side_failed(struct conn *c, const struct local *side, enum wr_reason reason, bool heard);
 /* The one way a connection ends: `reset` ends the pod's side by RST. Logs and releases; the reaper closes after a
  * reset, and frees. */
 void conn_end(struct conn *c, enum wr_reason reason, bool reset);
